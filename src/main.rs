@@ -1,0 +1,2 @@
+//! gpushare
+fn main() {}
