@@ -1,1 +1,3 @@
 //! gpushare
+
+pub mod host;
