@@ -17,9 +17,9 @@ pub(super) trait Choice: Copy + 'static {
 macro_rules! choices {
     ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
         pub enum $name {
-            $($(#[$about])* $variant),+
+            $($(#[$about])* #[serde(rename = $word)] $variant),+
         }
 
         impl $name {

@@ -3,8 +3,6 @@
 //! Every part of a sample owns a [`FaultLog`]: a part that fails every second is one line when it starts and
 //! one when it ends, never one per tick.
 
-use std::error::Error;
-use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
 
@@ -71,7 +69,7 @@ impl FaultLog {
             (Err(error), Some(Step::Failed)) => {
                 tracing::warn!(
                     part = self.part,
-                    error = chain(error),
+                    error = crate::log::chain(error),
                     "a part of the host cannot be read; it is absent until it can"
                 );
             }
@@ -100,17 +98,6 @@ impl FaultLog {
     }
 }
 
-fn chain(error: &HostError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {cause}");
-        next = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,7 +124,7 @@ mod tests {
     #[test]
     fn the_chain_names_the_file_and_the_cause_once() {
         let error = HostError::Read(fs_err::read("/nonexistent/stat").unwrap_err());
-        let text = chain(&error);
+        let text = crate::log::chain(&error);
         assert!(text.contains("/nonexistent/stat"), "{text}");
         assert_eq!(text.matches("No such file").count(), 1, "{text}");
     }

@@ -23,12 +23,12 @@ mod sysinfo;
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use local::LocalHost;
 
 /// What the host looked like at one instant; whatever could not be read is absent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostSample {
     /// Percent of processor time since the previous sample that was not idle, over all processors: 0 to 100.
     ///
@@ -49,7 +49,7 @@ pub struct HostSample {
 }
 
 /// Space of one file system, from statvfs(2).
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DiskSpace {
     /// The shortest mount point of the device, as the node's processes see it (without `root_dir`).
     pub path: PathBuf,
@@ -68,7 +68,7 @@ pub struct DiskSpace {
 }
 
 /// Throughput of one physical disk, from `/proc/diskstats`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DiskIo {
     /// Kernel name, such as `nvme0n1`.
     pub name: String,

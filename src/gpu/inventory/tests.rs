@@ -1,0 +1,188 @@
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(3);
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn driver(uuids: &[&str]) -> Driver {
+    let gpu = |(index, uuid): (usize, &&str)| GpuInfo {
+        uuid: (*uuid).into(),
+        model: "NVIDIA A10G".into(),
+        pci_bus_id: format!("00000000:{index:02X}:1B.0"),
+        nvml_index: u32::try_from(index).unwrap(),
+    };
+    Driver {
+        driver_version: "580.95.05".into(),
+        cuda_version: None,
+        gpus: uuids.iter().enumerate().map(gpu).collect(),
+        unreadable: 0,
+    }
+}
+
+fn inventory(uuids: &[&str]) -> Inventory {
+    let mut inventory = Inventory::new(Numbers::default(), "boot".into());
+    inventory.driver_ready(&driver(uuids), at(0), at(0));
+    inventory
+}
+
+fn read(inventory: &mut Inventory, uuid: &str, now: Duration, change: impl Fn(&mut Reading)) {
+    let mut reading = Reading::new(uuid.into(), now);
+    change(&mut reading);
+    inventory.read(&reading, now, now).unwrap();
+}
+
+fn reasons(inventory: &Inventory, number: usize) -> Vec<String> {
+    inventory.states()[number]
+        .health
+        .reasons
+        .iter()
+        .map(Reason::to_string)
+        .collect()
+}
+
+#[test]
+fn a_lost_gpu_is_unhealthy_and_its_neighbour_is_not() {
+    let mut inventory = inventory(&["a", "b"]);
+    read(&mut inventory, "a", at(1), |reading| {
+        reading.fault = Some(GpuFault::Lost);
+    });
+    read(&mut inventory, "b", at(1), |_| ());
+    assert_eq!(reasons(&inventory, 0), ["lost (fallen off the bus)"]);
+    assert!(inventory.states()[1].is_healthy());
+    assert!(inventory.incomplete());
+    read(&mut inventory, "a", at(9), |_| ());
+    assert!(inventory.states()[0].is_healthy() && !inventory.incomplete());
+}
+
+#[test]
+fn a_gpu_that_the_driver_lists_no_more_is_missing_and_keeps_its_number() {
+    let mut inventory = inventory(&["a", "b"]);
+    inventory.driver_ready(&driver(&["b"]), at(5), at(5));
+    let states = inventory.states();
+    assert_eq!((&*states[0].number, &*states[1].number), ("0", "1"));
+    assert_eq!(
+        states[0].health,
+        Health {
+            reasons: vec![Reason::Missing],
+            since: Some(5)
+        }
+    );
+    assert!(states[1].is_healthy());
+}
+
+#[test]
+fn a_gpu_of_this_boot_is_missed_after_a_restart_of_the_agent_and_one_of_another_boot_is_not() {
+    let numbers = Numbers {
+        boot_id: "boot".into(),
+        gpus: [("a".into(), 0), ("b".into(), 1)].into(),
+    };
+    let mut restarted = Inventory::new(numbers.clone(), "boot".into());
+    restarted.driver_ready(&driver(&["b"]), at(1), at(1));
+    assert_eq!(restarted.states().len(), 2);
+    assert_eq!(reasons(&restarted, 0), ["missing"]);
+    assert!(Inventory::new(numbers, "next boot".into()).states().is_empty());
+}
+
+#[test]
+fn silence_makes_a_gpu_stuck_and_one_answer_makes_it_well() {
+    let mut inventory = inventory(&["a", "b"]);
+    read(&mut inventory, "b", at(4), |_| ());
+    assert_eq!(inventory.mark_silent(LIMIT, at(4), at(4)), 1);
+    assert!(inventory.states()[0].is_stuck() && !inventory.states()[1].is_stuck());
+    read(&mut inventory, "a", at(5), |_| ());
+    assert!(inventory.states()[0].is_healthy());
+}
+
+#[test]
+fn losing_the_driver_makes_every_gpu_unhealthy_until_it_is_back() {
+    let mut inventory = inventory(&["a"]);
+    inventory.driver_unavailable(at(7));
+    assert_eq!(reasons(&inventory, 0), ["no driver"]);
+    assert_eq!(inventory.states()[0].newest, None);
+    inventory.driver_ready(&driver(&["a"]), at(9), at(9));
+    assert!(inventory.states()[0].is_healthy());
+}
+
+#[test]
+fn a_fatal_xid_stays_until_the_driver_says_otherwise() {
+    let mut inventory = inventory(&["a", "b"]);
+    assert_eq!(
+        inventory.xid("0000:01:1b", 79, at(10), at(10)).as_deref(),
+        Some("1")
+    );
+    assert_eq!(reasons(&inventory, 1), ["XID 79, replace the node"]);
+    read(&mut inventory, "b", at(11), |reading| {
+        reading.recovery_action = Some(0);
+    });
+    assert_eq!(
+        reasons(&inventory, 1).len(),
+        1,
+        "the verdict may not be formed yet"
+    );
+    read(&mut inventory, "b", at(16), |reading| {
+        reading.recovery_action = Some(0);
+    });
+    assert!(inventory.states()[1].is_healthy());
+}
+
+#[test]
+fn without_a_verdict_a_fatal_xid_ends_when_the_gpu_was_away() {
+    let mut inventory = inventory(&["a"]);
+    inventory.xid("0000:00:1B", 48, at(1), at(1));
+    read(&mut inventory, "a", at(60), |_| ());
+    inventory.driver_ready(&driver(&["a"]), at(61), at(61));
+    assert_eq!(reasons(&inventory, 0), ["XID 48, needs a reset"]);
+    inventory.driver_unavailable(at(70));
+    inventory.driver_ready(&driver(&["a"]), at(80), at(80));
+    assert!(inventory.states()[0].is_healthy());
+}
+
+#[test]
+fn an_application_xid_is_counted_and_condemns_nobody() {
+    let mut inventory = inventory(&["a"]);
+    assert!(inventory.xid("0000:00:1b", 31, at(1), at(1)).is_some());
+    assert!(inventory.states()[0].is_healthy());
+    assert_eq!(inventory.xid("0000:77:00", 31, at(1), at(1)), None);
+}
+
+#[test]
+fn the_drivers_verdict_is_a_reason_and_changes_with_it() {
+    let mut inventory = inventory(&["a"]);
+    read(&mut inventory, "a", at(1), |reading| {
+        reading.recovery_action = Some(1);
+    });
+    assert_eq!(reasons(&inventory, 0), ["driver asks: reset the GPU"]);
+    read(&mut inventory, "a", at(2), |reading| {
+        reading.recovery_action = Some(2);
+    });
+    assert_eq!(reasons(&inventory, 0), ["driver asks: reboot the node"]);
+    assert_eq!(
+        inventory.states()[0].health.since,
+        Some(1),
+        "unhealthy all the while"
+    );
+    read(&mut inventory, "a", at(3), |reading| {
+        reading.recovery_action = Some(0);
+    });
+    assert!(inventory.states()[0].is_healthy());
+}
+
+#[test]
+fn the_next_child_goes_on_where_the_last_one_stopped() {
+    let mut inventory = inventory(&["a", "b"]);
+    read(&mut inventory, "a", at(1), |reading| {
+        reading.newest_sample = Some(77);
+    });
+    read(&mut inventory, "a", at(2), |_| ());
+    assert_eq!(inventory.seen(), [("a".into(), 77)]);
+}
+
+#[test]
+fn pci_addresses_are_compared_by_value() {
+    assert!(same_pci("00000000:61:00.0", "0000:61:00"));
+    assert!(same_pci("00000000:00:1E.0", "0000:00:1e"));
+    assert!(!same_pci("00000000:61:00.0", "0000:62:00"));
+    assert!(!same_pci("", ""));
+}

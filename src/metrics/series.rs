@@ -1,0 +1,253 @@
+//! Which series a sample feeds. A value that could not be read feeds none: absent is never zero.
+
+use std::sync::Arc;
+
+use crate::gpu::{GpuSample, GpuState};
+use crate::host::HostSample;
+
+use super::Metric;
+
+/// A metric and the labels that tell this series of it from the next.
+///
+/// The node's own dimensions are not part of it: they are added when a window is published, so that samples taken
+/// before the node knows who it is are not lost.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Series {
+    /// The metric.
+    pub metric: Metric,
+    /// Label values, in the order of [`super::Entry::labels`].
+    pub labels: Vec<Arc<str>>,
+}
+
+impl Series {
+    /// A series of a metric without labels.
+    #[must_use]
+    pub fn plain(metric: Metric) -> Self {
+        Self {
+            metric,
+            labels: Vec::new(),
+        }
+    }
+
+    /// A series of a metric with one label.
+    #[must_use]
+    pub fn labelled(metric: Metric, label: &Arc<str>) -> Self {
+        Self {
+            metric,
+            labels: vec![Arc::clone(label)],
+        }
+    }
+}
+
+impl std::fmt::Display for Series {
+    /// `disk_used_percent{path="/data"}`, the notation operators know from other systems.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.metric.name())?;
+        for (label, value) in self.metric.entry().labels.iter().zip(&self.labels) {
+            write!(f, "{{{}={value:?}}}", label.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+/// One value of one series.
+pub type Point = (Series, f64);
+
+/// The points of a host sample.
+#[must_use]
+pub fn of_host(sample: &HostSample) -> Vec<Point> {
+    let mut points = Vec::new();
+    push(&mut points, Metric::CpuUsageActive, sample.cpu_usage_active);
+    push(&mut points, Metric::MemUsedPercent, sample.mem_used_percent);
+    push(&mut points, Metric::SwapUsedPercent, sample.swap_used_percent);
+    for disk in &sample.disks {
+        let path: Arc<str> = disk.path.to_string_lossy().into();
+        points.push((
+            Series::labelled(Metric::DiskUsedPercent, &path),
+            disk.used_percent,
+        ));
+        push_labelled(
+            &mut points,
+            Metric::DiskInodesFree,
+            &path,
+            disk.inodes_free.map(|n| n as f64),
+        );
+    }
+    for disk in &sample.disk_io {
+        let name: Arc<str> = disk.name.as_str().into();
+        points.push((
+            Series::labelled(Metric::DiskioReadBytes, &name),
+            disk.read_bytes_per_second,
+        ));
+        points.push((
+            Series::labelled(Metric::DiskioWriteBytes, &name),
+            disk.write_bytes_per_second,
+        ));
+    }
+    points
+}
+
+/// The points of one reading of one GPU.
+#[must_use]
+pub fn of_gpu(sample: &GpuSample) -> Vec<Point> {
+    let mut points = Vec::new();
+    let gpu = &sample.number;
+    for percent in &sample.utilization {
+        points.push((Series::labelled(Metric::GpuUtilization, gpu), f64::from(*percent)));
+    }
+    if let Some(memory) = &sample.memory {
+        push_labelled(
+            &mut points,
+            Metric::GpuMemoryUtilization,
+            gpu,
+            memory.used_percent(),
+        );
+        push_labelled(
+            &mut points,
+            Metric::GpuMemoryUsed,
+            gpu,
+            Some(memory.used_bytes as f64),
+        );
+        push_labelled(
+            &mut points,
+            Metric::GpuMemoryFree,
+            gpu,
+            Some(memory.free_bytes as f64),
+        );
+    }
+    push_labelled(&mut points, Metric::GpuPowerDraw, gpu, sample.power_watts);
+    push_labelled(
+        &mut points,
+        Metric::GpuTemperature,
+        gpu,
+        sample.temperature_celsius,
+    );
+    push_labelled(
+        &mut points,
+        Metric::GpuClockSm,
+        gpu,
+        sample.sm_clock_mhz.map(f64::from),
+    );
+    push_labelled(&mut points, Metric::GpuThrottled, gpu, sample.throttled_percent);
+    push_labelled(
+        &mut points,
+        Metric::GpuEccUncorrected,
+        gpu,
+        sample.ecc_uncorrected.map(|n| n as f64),
+    );
+    points
+}
+
+/// The points that say how a GPU is, due every tick whether the driver answers or not.
+///
+/// `xids` is the number of XIDs since the tick before, `None` where the kernel log cannot be read.
+#[must_use]
+pub fn of_gpu_state(state: &GpuState, xids: Option<u32>) -> Vec<Point> {
+    let mut points = Vec::new();
+    let gpu = &state.number;
+    push_labelled(
+        &mut points,
+        Metric::GpuHealthy,
+        gpu,
+        Some(flag(state.is_healthy())),
+    );
+    push_labelled(
+        &mut points,
+        Metric::GpuDriverStuck,
+        gpu,
+        Some(flag(state.is_stuck())),
+    );
+    push_labelled(&mut points, Metric::GpuXidErrors, gpu, xids.map(f64::from));
+    points
+}
+
+fn flag(on: bool) -> f64 {
+    if on { 1.0 } else { 0.0 }
+}
+
+fn push(points: &mut Vec<Point>, metric: Metric, value: Option<f64>) {
+    points.extend(value.map(|value| (Series::plain(metric), value)));
+}
+
+fn push_labelled(points: &mut Vec<Point>, metric: Metric, label: &Arc<str>, value: Option<f64>) {
+    points.extend(value.map(|value| (Series::labelled(metric, label), value)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Memory;
+    use crate::host::{DiskIo, DiskSpace};
+
+    fn texts(points: &[Point]) -> Vec<String> {
+        points
+            .iter()
+            .map(|(series, value)| format!("{series} {value}"))
+            .collect()
+    }
+
+    #[test]
+    fn what_could_not_be_read_feeds_no_series() {
+        assert_eq!(of_host(&HostSample::default()), []);
+        assert_eq!(of_gpu(&GpuSample::new("0".into())), []);
+    }
+
+    #[test]
+    fn a_full_host_sample_feeds_every_host_metric() {
+        let sample = HostSample {
+            cpu_usage_active: Some(12.5),
+            mem_used_percent: Some(30.0),
+            swap_used_percent: Some(0.0),
+            disks: vec![DiskSpace {
+                path: "/".into(),
+                device: "/dev/nvme0n1p1".into(),
+                used_percent: 41.0,
+                inodes_free: Some(9),
+                total_bytes: 100,
+                available_bytes: 59,
+            }],
+            disk_io: vec![DiskIo {
+                name: "nvme0n1".into(),
+                read_bytes_per_second: 512.0,
+                write_bytes_per_second: 0.0,
+            }],
+            stuck_mounts: vec![],
+        };
+        assert_eq!(
+            texts(&of_host(&sample)),
+            [
+                "cpu_usage_active 12.5",
+                "mem_used_percent 30",
+                "swap_used_percent 0",
+                "disk_used_percent{path=\"/\"} 41",
+                "disk_inodes_free{path=\"/\"} 9",
+                "diskio_read_bytes{name=\"nvme0n1\"} 512",
+                "diskio_write_bytes{name=\"nvme0n1\"} 0",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_ring_sample_is_a_point_and_memory_is_relative_to_what_can_be_allocated() {
+        let mut sample = GpuSample::new("3".into());
+        sample.utilization = vec![10, 90];
+        sample.memory = Some(Memory {
+            total_bytes: 1000,
+            reserved_bytes: 200,
+            used_bytes: 400,
+            free_bytes: 400,
+        });
+        sample.ecc_uncorrected = Some(2);
+        assert_eq!(
+            texts(&of_gpu(&sample)),
+            [
+                "gpu_utilization{GPUNumber=\"3\"} 10",
+                "gpu_utilization{GPUNumber=\"3\"} 90",
+                "gpu_memory_utilization{GPUNumber=\"3\"} 50",
+                "gpu_memory_used{GPUNumber=\"3\"} 400",
+                "gpu_memory_free{GPUNumber=\"3\"} 400",
+                "gpu_ecc_uncorrected{GPUNumber=\"3\"} 2",
+            ]
+        );
+    }
+}

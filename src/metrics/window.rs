@@ -1,0 +1,333 @@
+//! The samples of one publish interval, kept exactly, and the cap on how many series there may be.
+//!
+//! A series' window is its distinct values with how often each occurred: what `PutMetricData` takes as `Values`
+//! and `Counts`, so that percentiles, minimum and maximum in CloudWatch are those of the samples.
+//!
+//! Invariants: every value in a window is finite and within CloudWatch's range; the number of distinct series in
+//! a rolling hour never exceeds the cap; a sample is in exactly one window or counted as dropped.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use super::clock::{self, Placement};
+use super::series::{Point, Series};
+
+/// A `MetricDatum` takes at most this many distinct values (the service counts per datum).
+pub const MAX_VALUES_PER_DATUM: usize = 150;
+
+/// CloudWatch takes values from -2^360 to 2^360.
+const MAX_MAGNITUDE: f64 = f64::from_bits((1023 + 360) << 52);
+
+/// How long a series counts against the cap after its last sample: CloudWatch bills metrics by the hour.
+const SERIES_MEMORY: Duration = Duration::from_hours(1);
+
+/// How many refused series are remembered by name; a blow-up of thousands needs no more to be understood.
+const MAX_REFUSED_NAMES: usize = 32;
+
+/// The exact distribution of the samples of one series in one window.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Distribution {
+    /// Distinct values in ascending order, each with how often it occurred.
+    counts: Vec<(f64, u32)>,
+}
+
+impl Distribution {
+    /// Adds one sample. The value is finite.
+    fn record(&mut self, value: f64) {
+        // -0.0 and 0.0 are one value to a reader and to CloudWatch.
+        let value = value + 0.0;
+        match self.counts.binary_search_by(|(known, _)| known.total_cmp(&value)) {
+            Ok(at) => self.counts[at].1 = self.counts[at].1.saturating_add(1),
+            Err(at) => self.counts.insert(at, (value, 1)),
+        }
+    }
+
+    /// Distinct values in ascending order, each with how often it occurred.
+    #[must_use]
+    pub fn counts(&self) -> &[(f64, u32)] {
+        &self.counts
+    }
+
+    /// How many samples there are.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.counts.iter().map(|(_, count)| u64::from(*count)).sum()
+    }
+
+    /// The distribution in parts that each fit into one datum. Parts of one distribution are published with the
+    /// same timestamp, and CloudWatch merges them into the whole.
+    pub fn datums(&self) -> impl Iterator<Item = &[(f64, u32)]> {
+        self.counts.chunks(MAX_VALUES_PER_DATUM)
+    }
+}
+
+/// A window that is over: nothing is added to it any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClosedWindow {
+    /// Its start, a multiple of the publish interval, in Unix seconds: the timestamp of its data.
+    pub start: u64,
+    /// What was sampled, in the order of the catalogue. Never empty.
+    pub series: Vec<(Series, Distribution)>,
+}
+
+impl ClosedWindow {
+    /// How many samples the window holds over all series.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.series
+            .iter()
+            .map(|(_, distribution)| distribution.samples())
+            .sum()
+    }
+}
+
+/// Why samples were given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// One series more than `publish.max_series` in an hour.
+    SeriesLimit,
+    /// Not a number, infinite, or beyond what CloudWatch takes.
+    InvalidValue,
+    /// A closed window was pushed out of a full queue.
+    QueueFull,
+}
+
+/// What has become of every sample so far: collected = in windows + dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Ledger {
+    /// Samples taken.
+    pub collected: u64,
+    /// Samples given up, by reason.
+    pub dropped: BTreeMap<DropReason, u64>,
+    /// Series that the cap refused, by name; the first few.
+    pub refused_series: Vec<String>,
+}
+
+impl Ledger {
+    /// Counts samples as given up.
+    pub fn drop_samples(&mut self, reason: DropReason, samples: u64) {
+        *self.dropped.entry(reason).or_default() += samples;
+    }
+
+    /// Samples given up for any reason.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+}
+
+/// The open window and the cap on series.
+#[derive(Debug)]
+pub struct Windows {
+    interval: Duration,
+    max_series: usize,
+    /// Start of the open window; `None` until the first sample.
+    open: Option<u64>,
+    current: HashMap<Series, Distribution>,
+    /// When each series was last seen, by the monotonic clock.
+    seen: HashMap<Series, Duration>,
+    ledger: Ledger,
+}
+
+impl Windows {
+    /// No window is open until the first [`Windows::advance`].
+    #[must_use]
+    pub fn new(interval: Duration, max_series: usize) -> Self {
+        Self {
+            interval,
+            max_series,
+            open: None,
+            current: HashMap::new(),
+            seen: HashMap::new(),
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Moves on to the window that holds `wall`, and returns the one that ended by that, unless it is empty.
+    pub fn advance(&mut self, wall: Duration) -> Option<ClosedWindow> {
+        let Some(open) = self.open else {
+            self.open = Some(clock::window_start(wall, self.interval));
+            return None;
+        };
+        match clock::place(open, wall, self.interval) {
+            Placement::Stay => None,
+            Placement::Roll(start) => {
+                let closed = self.close();
+                self.open = Some(start);
+                closed
+            }
+        }
+    }
+
+    /// Adds samples to the open window. `monotonic` is the time for the cap's rolling hour.
+    ///
+    /// Returns the names of series that the cap refused for the first time.
+    pub fn record(&mut self, points: impl IntoIterator<Item = Point>, monotonic: Duration) -> Vec<String> {
+        let mut refused = Vec::new();
+        for (series, value) in points {
+            self.ledger.collected += 1;
+            if !value.is_finite() || value.abs() > MAX_MAGNITUDE {
+                self.ledger.drop_samples(DropReason::InvalidValue, 1);
+            } else if self.admit(&series, monotonic) {
+                self.current.entry(series).or_default().record(value);
+            } else {
+                self.ledger.drop_samples(DropReason::SeriesLimit, 1);
+                self.remember_refused(&series, &mut refused);
+            }
+        }
+        refused
+    }
+
+    /// Closes the open window early. The next [`Windows::advance`] opens another.
+    pub fn close(&mut self) -> Option<ClosedWindow> {
+        let start = self.open.take()?;
+        let mut series: Vec<_> = self.current.drain().collect();
+        series.sort_by(|a, b| a.0.cmp(&b.0));
+        (!series.is_empty()).then_some(ClosedWindow { start, series })
+    }
+
+    /// What has become of every sample.
+    pub fn ledger(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
+    /// Start of the open window in Unix seconds, and the samples in it.
+    #[must_use]
+    pub fn open(&self) -> Option<(u64, u64)> {
+        self.open
+            .map(|start| (start, self.current.values().map(Distribution::samples).sum()))
+    }
+
+    /// Distinct series in the last hour.
+    #[must_use]
+    pub fn series(&self) -> usize {
+        self.seen.len()
+    }
+
+    fn admit(&mut self, series: &Series, now: Duration) -> bool {
+        if let Some(seen) = self.seen.get_mut(series) {
+            *seen = now;
+            return true;
+        }
+        if self.seen.len() >= self.max_series {
+            self.seen
+                .retain(|_, seen| now.saturating_sub(*seen) < SERIES_MEMORY);
+        }
+        let room = self.seen.len() < self.max_series;
+        if room {
+            self.seen.insert(series.clone(), now);
+        }
+        room
+    }
+
+    fn remember_refused(&mut self, series: &Series, fresh: &mut Vec<String>) {
+        let names = &mut self.ledger.refused_series;
+        if names.len() < MAX_REFUSED_NAMES {
+            let name = series.to_string();
+            if !names.contains(&name) {
+                names.push(name.clone());
+                fresh.push(name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metric;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    fn windows(max_series: usize) -> Windows {
+        let mut windows = Windows::new(MINUTE, max_series);
+        windows.advance(Duration::from_mins(10));
+        windows
+    }
+
+    fn cpu(value: f64) -> Point {
+        (Series::plain(Metric::CpuUsageActive), value)
+    }
+
+    fn disk(path: &str) -> Point {
+        (Series::labelled(Metric::DiskUsedPercent, &path.into()), 1.0)
+    }
+
+    #[test]
+    fn a_window_holds_exactly_its_samples() {
+        let mut windows = windows(10);
+        windows.record(
+            [cpu(3.0), cpu(1.5), cpu(3.0), cpu(-0.0), cpu(0.0)],
+            Duration::ZERO,
+        );
+        let closed = windows.advance(Duration::from_mins(11)).unwrap();
+        assert_eq!(closed.start, 600);
+        assert_eq!(closed.series[0].1.counts(), [(0.0, 2), (1.5, 1), (3.0, 2)]);
+        assert_eq!(closed.samples(), 5);
+    }
+
+    #[test]
+    fn an_empty_window_is_not_published() {
+        let mut windows = windows(10);
+        assert_eq!(windows.advance(Duration::from_mins(11)), None);
+        assert_eq!(windows.close(), None);
+    }
+
+    #[test]
+    fn closing_early_keeps_the_true_sample_count_and_the_start() {
+        let mut windows = windows(10);
+        windows.record([cpu(1.0), cpu(2.0)], Duration::ZERO);
+        let closed = windows.close().unwrap();
+        assert_eq!((closed.start, closed.samples()), (600, 2));
+        assert_eq!(windows.close(), None, "closed once");
+    }
+
+    #[test]
+    fn more_values_than_a_datum_takes_are_split_and_none_is_lost() {
+        let mut windows = windows(10);
+        windows.record((0..301_u16).map(|n| cpu(f64::from(n))), Duration::ZERO);
+        let closed = windows.close().unwrap();
+        let parts: Vec<usize> = closed.series[0].1.datums().map(<[_]>::len).collect();
+        assert_eq!(parts, [150, 150, 1]);
+        assert_eq!(closed.samples(), 301);
+    }
+
+    #[test]
+    fn what_cloudwatch_would_refuse_is_counted_not_kept() {
+        let mut windows = windows(10);
+        windows.record(
+            [
+                cpu(f64::NAN),
+                cpu(f64::INFINITY),
+                cpu(-2_f64.powi(361)),
+                cpu(2_f64.powi(360)),
+            ],
+            Duration::ZERO,
+        );
+        assert_eq!(windows.ledger().dropped[&DropReason::InvalidValue], 3);
+        assert_eq!(windows.close().unwrap().samples(), 1);
+    }
+
+    #[test]
+    fn the_cap_refuses_by_name_and_says_each_name_once() {
+        let mut windows = windows(2);
+        let refused = windows.record([disk("/a"), disk("/b"), disk("/c"), disk("/c")], Duration::ZERO);
+        assert_eq!(refused, ["disk_used_percent{path=\"/c\"}"]);
+        assert!(windows.record([disk("/c")], Duration::ZERO).is_empty());
+        assert_eq!(windows.ledger().dropped[&DropReason::SeriesLimit], 3);
+        assert_eq!(windows.ledger().collected, 5);
+        assert_eq!(windows.close().unwrap().series.len(), 2);
+    }
+
+    #[test]
+    fn a_series_that_was_gone_for_an_hour_makes_room() {
+        let mut windows = windows(1);
+        windows.record([disk("/a")], Duration::ZERO);
+        assert_eq!(windows.record([disk("/b")], Duration::from_mins(59)).len(), 1);
+        assert!(windows.record([disk("/b")], Duration::from_hours(1)).is_empty());
+        assert_eq!(windows.series(), 1);
+        let closed = windows.close().unwrap();
+        assert_eq!(closed.series.len(), 2, "what was admitted stays in its window");
+    }
+}
