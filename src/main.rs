@@ -1,2 +1,40 @@
-//! gpushare
-fn main() {}
+//! `gpushare`: parses the command line, runs one command, maps its outcome to an exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use gpushare::cli::{Cli, Command};
+use gpushare::{agent, check, commands, gpu, log};
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no mistakes; a closed pipe is nobody's.
+            let _ = error.print();
+            return if error.use_stderr() {
+                USAGE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    log::init(cli.global.log_format.unwrap_or_else(log::Format::detect));
+    let outcome = match cli.command {
+        Command::Run => agent::command(&cli.global),
+        Command::Status { json, watch } => commands::status(&cli.global, json, watch),
+        Command::Check { json } => check::command(&cli.global, json),
+        Command::Nvml => gpu::nvml::run().map_err(Into::into),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "gpushare: {}", log::chain(&failure));
+            failure.exit_code().into()
+        }
+    }
+}

@@ -20,6 +20,7 @@ mod mounts;
 mod plan;
 mod prober;
 mod sysinfo;
+pub mod task;
 
 use std::path::PathBuf;
 

@@ -4,12 +4,14 @@
 //! * [`series`]: which series a sample feeds.
 //! * [`window`]: the samples of one publish interval, kept exactly.
 //! * [`clock`]: which window an instant belongs to, and when the next sample is due, whatever the wall clock does.
+//! * [`task`]: the loop that receives samples, ticks once per `sample.interval` and hands closed windows on.
 //!
-//! All of it is pure: no I/O, and time is an argument.
+//! All of it but the task is pure: no I/O, and time is an argument.
 
 pub mod catalogue;
 pub mod clock;
 pub mod series;
+pub mod task;
 pub mod window;
 
 pub use catalogue::{Entry, Label, Metric, Scope, Unit};

@@ -1,0 +1,278 @@
+//! `gpushare check`: what is wrong with this node, and how to mend it, before anything runs.
+//!
+//! It changes nothing. NVML is asked by a child process, as the agent does it, so that a driver that hangs is a
+//! finding and not a hang.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::commands::{Failure, load_config};
+use crate::config::{Config, Target};
+use crate::gpu::child::{Child, ChildEvent};
+use crate::gpu::wire::{FromChild, Setup};
+use crate::log;
+use crate::status::client;
+
+/// NVML init takes seconds where no persistence daemon runs; longer is a finding.
+const NVML_LIMIT: Duration = Duration::from_secs(15);
+
+/// At least one finding is an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{errors} of {checks} checks failed")]
+pub struct ChecksFailed {
+    errors: usize,
+    checks: usize,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// The agent runs, but something is missing.
+    Warning,
+    /// The agent does not start, or does not do its job.
+    Error,
+}
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What was checked: a configuration key or a part of the node.
+    pub subject: &'static str,
+    /// What was found.
+    pub found: String,
+    /// How to mend it; empty when there is nothing to mend.
+    pub mend: String,
+}
+
+impl Finding {
+    fn ok(subject: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            level: Level::Ok,
+            subject,
+            found: found.into(),
+            mend: String::new(),
+        }
+    }
+
+    fn error(subject: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self {
+            level: Level::Error,
+            subject,
+            found: found.into(),
+            mend: mend.into(),
+        }
+    }
+
+    fn warning(subject: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self {
+            level: Level::Warning,
+            ..Self::error(subject, found, mend)
+        }
+    }
+}
+
+/// Checks everything and prints the findings.
+pub fn command(global: &Global, json: bool) -> Result<(), Failure> {
+    let config = load_config(global)?;
+    let findings = findings(&config);
+    let text = if json {
+        as_json(&findings)
+    } else {
+        as_text(&findings)
+    };
+    io::stdout()
+        .lock()
+        .write_all(text.as_bytes())
+        .map_err(Failure::Output)?;
+    let errors = findings
+        .iter()
+        .filter(|finding| finding.level == Level::Error)
+        .count();
+    if errors == 0 {
+        Ok(())
+    } else {
+        Err(ChecksFailed {
+            errors,
+            checks: findings.len(),
+        }
+        .into())
+    }
+}
+
+fn findings(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![
+        Finding::ok("configuration", "valid"),
+        target(config),
+        socket(config),
+    ];
+    findings.push(directory("node.state_dir", &config.node.state_dir));
+    if config.gpu.enabled {
+        findings.push(nvml(config));
+        findings.push(kernel_log(&config.gpu.kmsg));
+    } else {
+        findings.push(Finding::ok("gpu.enabled", "off: no GPU is read"));
+    }
+    findings
+}
+
+fn target(config: &Config) -> Finding {
+    match config.publish.target {
+        Target::Stdout => Finding::ok("publish.target", "batches are printed to standard output"),
+        Target::Cloudwatch => Finding::error(
+            "publish.target",
+            "\"cloudwatch\" is not built yet in this version",
+            "set publish.target = \"stdout\"",
+        ),
+    }
+}
+
+fn socket(config: &Config) -> Finding {
+    let socket = &config.status.socket;
+    match client::ask(socket) {
+        Ok(_) => Finding::ok(
+            "status.socket",
+            format!("an agent answers on {}", socket.display()),
+        ),
+        Err(_) => directory("status.socket", socket.parent().unwrap_or(Path::new("/"))),
+    }
+}
+
+/// Whether the agent could write to a directory, or make it.
+fn directory(key: &'static str, wanted: &Path) -> Finding {
+    let existing = wanted
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
+    let shown = wanted.display();
+    let access = rustix::fs::access(
+        existing,
+        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+    );
+    match access {
+        Ok(()) if existing == wanted => Finding::ok(key, format!("{shown} can be written to")),
+        Ok(()) if existing.is_dir() => Finding::ok(key, format!("{shown} will be made")),
+        Ok(()) => Finding::error(
+            key,
+            format!("{} is not a directory", existing.display()),
+            format!("set {key}"),
+        ),
+        Err(error) => Finding::error(
+            key,
+            format!(
+                "{} cannot be written to: {}",
+                existing.display(),
+                io::Error::from(error)
+            ),
+            format!("run as root, or set {key} to a place you may write to"),
+        ),
+    }
+}
+
+fn kernel_log(path: &Path) -> Finding {
+    match fs_err::File::open(path) {
+        Ok(_) => Finding::ok(
+            "gpu.kmsg",
+            format!("{} can be read: XIDs will be seen", path.display()),
+        ),
+        Err(error) => Finding::warning(
+            "gpu.kmsg",
+            format!("XIDs will not be seen: {error}"),
+            "give the agent CAP_SYSLOG, or point gpu.kmsg at a log it may read",
+        ),
+    }
+}
+
+fn nvml(config: &Config) -> Finding {
+    let asked = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| runtime.block_on(ask_nvml(config)));
+    match asked {
+        Ok(FromChild::Ready(driver)) if driver.gpus.is_empty() => Finding::error(
+            "gpu",
+            format!("driver {} sees no GPU", driver.driver_version),
+            "look at: dmesg | grep -i nvrm; set gpu.enabled = false on a node without GPUs",
+        ),
+        Ok(FromChild::Ready(driver)) => {
+            let gpus = driver.gpus.len();
+            let found = format!(
+                "driver {}, {gpus} x {}",
+                driver.driver_version, driver.gpus[0].model
+            );
+            match driver.unreadable {
+                0 => Finding::ok("gpu", found),
+                lost => Finding::error(
+                    "gpu",
+                    format!("{found}; {lost} more cannot be opened"),
+                    "replace the node",
+                ),
+            }
+        }
+        Ok(FromChild::Unavailable(fault)) => Finding::error("gpu", fault.to_string(), fault.mend()),
+        Ok(FromChild::Read(_)) => {
+            Finding::error("gpu", "the NVML process sent readings first", "report this bug")
+        }
+        Err(error) => Finding::error("gpu", error, "look at: dmesg | grep -i nvrm"),
+    }
+}
+
+/// The first word of an NVML child.
+async fn ask_nvml(config: &Config) -> Result<FromChild, String> {
+    let setup = Setup {
+        library: config.gpu.nvml_library.clone(),
+        interval: config.sample.interval,
+        process_interval: config.pods.interval,
+        seen: Vec::new(),
+    };
+    let mut child = Child::start(&setup, &[]).map_err(|error| log::chain(&error))?;
+    let first = async {
+        loop {
+            match child.event().await {
+                ChildEvent::Said(message) => return Ok(message),
+                ChildEvent::Silenced(_) => {}
+                ChildEvent::Gone(Ok(status)) => return Err(format!("the NVML process ended with {status}")),
+                ChildEvent::Gone(Err(error)) => return Err(error.to_string()),
+            }
+        }
+    };
+    let limit = NVML_LIMIT.as_secs();
+    let silent = |_| {
+        Err(format!(
+            "NVML has not answered for {limit} s: the driver is stuck"
+        ))
+    };
+    tokio::time::timeout(NVML_LIMIT, first)
+        .await
+        .unwrap_or_else(silent)
+}
+
+fn as_text(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let level = match finding.level {
+            Level::Ok => "ok     ",
+            Level::Warning => "warning",
+            Level::Error => "ERROR  ",
+        };
+        let _ = writeln!(text, "{level}  {:16}  {}", finding.subject, finding.found);
+        if !finding.mend.is_empty() {
+            let _ = writeln!(text, "{:27}mend: {}", "", finding.mend);
+        }
+    }
+    text
+}
+
+fn as_json(findings: &[Finding]) -> String {
+    serde_json::to_string_pretty(findings).expect("findings are strings") + "\n"
+}

@@ -1,0 +1,63 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::log::Format;
+
+/// Shares and shows the GPUs of an EKS node.
+#[derive(Debug, Parser)]
+#[command(name = "gpushare", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Configuration: the file, then GPUSHARE__SECTION__KEY in the environment, then --set.
+Log level: GPUSHARE_LOG (info, debug, info,gpushare::gpu=debug).
+Exit codes: 0 ok, 1 failed, 64 usage, 69 unavailable, 78 configuration.";
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Configuration file [default: /etc/gpushare/config.toml, where there is one]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Set one configuration key, such as publish.interval=10s; may be given several times
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Log format [default: journal under systemd, else text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<Format>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent
+    Run,
+    /// Show what a running agent sees and does
+    Status {
+        /// Print the whole snapshot as JSON
+        #[arg(long)]
+        json: bool,
+        /// Show it again every second until interrupted
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
+    },
+    /// Check the configuration and this node, and say how to mend what is wrong
+    Check {
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read NVML on behalf of the agent (internal)
+    #[command(hide = true)]
+    Nvml,
+}

@@ -1,0 +1,238 @@
+//! The sampler: one tick per `sample.interval`, every sample into its window, closed windows to the queue.
+//!
+//! It asks the host thread for a sample each tick and takes what the GPU task sends as it comes; it waits for
+//! neither, so that a driver or a disk that hangs delays nothing. What a GPU *is* (healthy, stuck) is sampled each
+//! tick from the GPU task's status, whether the driver answers or not.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::clock::{self, Instants};
+use super::series::{self, Point};
+use super::window::{DropReason, Ledger, Windows};
+use super::{Metric, Series};
+use crate::config::Group;
+use crate::gpu::{DriverState, GpuEvent, GpuStatus, KernelLog};
+use crate::host::HostSample;
+use crate::host::task::HostThread;
+use crate::publish::queue::Queue;
+
+/// What the sampler needs to know.
+#[derive(Clone, Debug)]
+pub struct SamplerSettings {
+    /// `sample.interval`.
+    pub interval: Duration,
+    /// `publish.interval`.
+    pub publish_interval: Duration,
+    /// `publish.max_series`.
+    pub max_series: usize,
+    /// `publish.groups`.
+    pub groups: BTreeSet<Group>,
+}
+
+/// The sampler as the status shows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SamplerStatus {
+    /// Ticks since the agent started.
+    pub ticks: u64,
+    /// Start of the open window in Unix seconds, and the samples in it so far.
+    pub open_window: Option<(u64, u64)>,
+    /// Distinct series in the last hour, against `publish.max_series`.
+    pub series: usize,
+    /// What became of every sample.
+    pub ledger: Ledger,
+    /// How often the wall clock was stepped, and by how many seconds the last time.
+    pub clock_steps: u64,
+    /// Seconds of the last step.
+    pub last_clock_step: Option<f64>,
+    /// The newest host sample.
+    pub host: Option<HostSample>,
+    /// Ticks at which the host thread had not finished the sample before.
+    pub host_late: u64,
+}
+
+/// Samples until shutdown, then closes the open window.
+pub struct Sampler {
+    settings: SamplerSettings,
+    windows: Windows,
+    host: HostThread,
+    gpu_events: mpsc::Receiver<GpuEvent>,
+    gpu_status: watch::Receiver<GpuStatus>,
+    queue: Arc<Queue>,
+    status: SamplerStatus,
+    publish: watch::Sender<SamplerStatus>,
+    last: Instants,
+    /// XIDs since the last tick, by `GPUNumber`.
+    xids: HashMap<Arc<str>, u32>,
+    dropped_at_last_tick: u64,
+}
+
+impl Sampler {
+    /// Everything it reads from and writes to.
+    #[must_use]
+    pub fn new(
+        settings: SamplerSettings,
+        host: HostThread,
+        gpu_events: mpsc::Receiver<GpuEvent>,
+        gpu_status: watch::Receiver<GpuStatus>,
+        queue: Arc<Queue>,
+        publish: watch::Sender<SamplerStatus>,
+    ) -> Self {
+        Self {
+            windows: Windows::new(settings.publish_interval, settings.max_series),
+            settings,
+            host,
+            gpu_events,
+            gpu_status,
+            queue,
+            status: SamplerStatus::default(),
+            publish,
+            last: Instants::now(),
+            xids: HashMap::new(),
+            dropped_at_last_tick: 0,
+        }
+    }
+
+    /// Runs until shutdown; returns after the open window is in the queue.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            // A tenth off the window's edge: an NTP slew moves no sample into the neighbouring window.
+            let interval = self.settings.interval;
+            let pause = clock::until_next(clock::wall_now(), interval, interval / 10);
+            let mut tick = std::pin::pin!(tokio::time::sleep(pause));
+            loop {
+                // Every branch is cancel-safe; what a branch yields is handled after the select.
+                tokio::select! {
+                    () = shutdown.cancelled() => return self.finish(),
+                    () = &mut tick => break,
+                    Some(sample) = self.host.next() => self.on_host(sample),
+                    Some(event) = self.gpu_events.recv() => self.on_gpu(event),
+                }
+            }
+            self.on_tick();
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instants::now();
+        if let Some(step) = now.step_since(self.last) {
+            tracing::warn!(
+                seconds = step,
+                "the wall clock was stepped, or the machine was suspended"
+            );
+            self.status.clock_steps += 1;
+            self.status.last_clock_step = Some(step);
+        }
+        self.last = now;
+        self.status.ticks += 1;
+        if !self.host.ask() {
+            self.status.host_late += 1;
+        }
+        let mut points = self.gpu_states();
+        points.extend(self.agent_points(now));
+        self.record(points, now);
+        self.publish_status();
+    }
+
+    fn on_host(&mut self, sample: HostSample) {
+        self.record(series::of_host(&sample), Instants::now());
+        self.status.host = Some(sample);
+    }
+
+    fn on_gpu(&mut self, event: GpuEvent) {
+        match event {
+            GpuEvent::Sampled(sample) => self.record(series::of_gpu(&sample), Instants::now()),
+            GpuEvent::XidSeen(number) => *self.xids.entry(number).or_default() += 1,
+        }
+    }
+
+    fn gpu_states(&mut self) -> Vec<Point> {
+        let xids = std::mem::take(&mut self.xids);
+        let status = self.gpu_status.borrow_and_update();
+        if matches!(status.driver, DriverState::Off | DriverState::Starting) {
+            return Vec::new();
+        }
+        let log_is_read = status.kernel_log == KernelLog::Reading;
+        let count = |number| log_is_read.then(|| xids.get(number).copied().unwrap_or(0));
+        status
+            .gpus
+            .iter()
+            .flat_map(|gpu| series::of_gpu_state(gpu, count(&gpu.number)))
+            .collect()
+    }
+
+    fn agent_points(&mut self, now: Instants) -> [Point; 2] {
+        let dropped = self.windows.ledger().dropped_total() + self.queue.dropped_samples();
+        let since_last_tick = dropped - self.dropped_at_last_tick;
+        self.dropped_at_last_tick = dropped;
+        [
+            (
+                Series::plain(Metric::PublishBacklogSeconds),
+                self.backlog(now).as_secs_f64(),
+            ),
+            (Series::plain(Metric::DatapointsDropped), since_last_tick as f64),
+        ]
+    }
+
+    fn backlog(&self, now: Instants) -> Duration {
+        let oldest_end = self
+            .queue
+            .oldest()
+            .map(|start| Duration::from_secs(start) + self.settings.publish_interval);
+        oldest_end.map_or(Duration::ZERO, |end| now.wall.saturating_sub(end))
+    }
+
+    fn record(&mut self, points: Vec<Point>, now: Instants) {
+        if let Some(closed) = self.windows.advance(now.wall) {
+            self.queue.push(closed);
+            // At once, so that no sample is seen both in the open window and in the queue, or in neither.
+            self.publish_status();
+        }
+        let groups = &self.settings.groups;
+        let wanted = points
+            .into_iter()
+            .filter(|(series, _)| groups.contains(&series.metric.entry().group));
+        for series in self.windows.record(wanted, now.monotonic) {
+            tracing::warn!(
+                series,
+                max_series = self.settings.max_series,
+                "series refused: raise publish.max_series, or exclude what makes so many"
+            );
+        }
+    }
+
+    fn publish_status(&mut self) {
+        self.status.open_window = self.windows.open();
+        self.status.series = self.windows.series();
+        self.status.ledger = self.windows.ledger().clone();
+        let lost = self.queue.dropped_samples();
+        if lost > 0 {
+            self.status.ledger.dropped.insert(DropReason::QueueFull, lost);
+        }
+        self.publish.send_replace(self.status.clone());
+    }
+
+    fn finish(mut self) {
+        // What arrived before the shutdown belongs into the window that is closed now.
+        while let Ok(event) = self.gpu_events.try_recv() {
+            self.on_gpu(event);
+        }
+        while let Some(sample) = self.host.try_next() {
+            self.on_host(sample);
+        }
+        if let Some(closed) = self.windows.close() {
+            tracing::info!(
+                start = closed.start,
+                samples = closed.samples(),
+                "closed the open window"
+            );
+            self.queue.push(closed);
+        }
+        self.publish_status();
+    }
+}

@@ -1,0 +1,160 @@
+//! What the agent says about itself: a versioned snapshot on a unix socket, and how people read it.
+//!
+//! * [`Snapshot`]: the contract. A field is never renamed or given another meaning within a version; fields may
+//!   be added.
+//! * [`server`] and [`client`]: the two ends of the socket.
+//! * [`problems`]: what is wrong and how to mend it, and the one line for `systemctl status`.
+//! * [`text`]: the table.
+
+pub mod client;
+pub mod problems;
+pub mod server;
+mod table;
+pub mod text;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::gpu::GpuStatus;
+use crate::identity::Identity;
+use crate::metrics::clock;
+use crate::metrics::task::SamplerStatus;
+use crate::publish::queue::Queue;
+use crate::publish::task::PublishStatus;
+
+/// Version of [`Snapshot`].
+pub const VERSION: u32 = 1;
+
+/// The state of the agent at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The agent.
+    pub agent: AgentInfo,
+    /// Who the node is.
+    pub node: Identity,
+    /// The GPUs and their driver.
+    pub gpu: GpuStatus,
+    /// Windows, series and the host.
+    pub sampler: SamplerStatus,
+    /// Where windows go.
+    pub publish: PublishInfo,
+    /// What is wrong, most urgent first; empty = all is well.
+    pub problems: Vec<problems::Problem>,
+}
+
+/// The agent itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// Version of the binary.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// When it started, Unix seconds.
+    pub started_at: f64,
+    /// When this snapshot was taken, Unix seconds.
+    pub taken_at: f64,
+    /// `sample.interval` in seconds.
+    pub sample_seconds: f64,
+}
+
+/// The publishing side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PublishInfo {
+    /// `publish.target`.
+    pub target: String,
+    /// `publish.interval` in seconds.
+    pub interval_seconds: u64,
+    /// `publish.namespace`.
+    pub namespace: String,
+    /// `publish.max_series`.
+    pub max_series: usize,
+    /// What was published.
+    #[serde(flatten)]
+    pub done: PublishStatus,
+    /// Closed windows that wait to be published.
+    pub pending_windows: usize,
+    /// Samples in them.
+    pub pending_samples: u64,
+    /// Start of the oldest of them, Unix seconds.
+    pub oldest_pending: Option<u64>,
+}
+
+/// Takes snapshots. Reads what the tasks last said; waits for none of them.
+#[derive(Clone)]
+pub struct Snapshots {
+    agent: AgentInfo,
+    node: Identity,
+    publish: PublishInfo,
+    gpu: watch::Receiver<GpuStatus>,
+    sampler: watch::Receiver<SamplerStatus>,
+    published: watch::Receiver<PublishStatus>,
+    queue: Arc<Queue>,
+}
+
+impl Snapshots {
+    /// From the configuration and what the tasks publish.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        node: Identity,
+        gpu: watch::Receiver<GpuStatus>,
+        sampler: watch::Receiver<SamplerStatus>,
+        published: watch::Receiver<PublishStatus>,
+        queue: Arc<Queue>,
+    ) -> Self {
+        let now = clock::wall_now().as_secs_f64();
+        let agent = AgentInfo {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            started_at: now,
+            taken_at: now,
+            sample_seconds: config.sample.interval.as_secs_f64(),
+        };
+        let publish = PublishInfo {
+            target: config.publish.target.as_str().to_owned(),
+            interval_seconds: config.publish.interval.as_secs(),
+            namespace: config.publish.namespace.clone(),
+            max_series: config.publish.max_series,
+            ..PublishInfo::default()
+        };
+        Self {
+            agent,
+            node,
+            publish,
+            gpu,
+            sampler,
+            published,
+            queue,
+        }
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn take(&self) -> Snapshot {
+        let mut snapshot = Snapshot {
+            version: VERSION,
+            agent: AgentInfo {
+                taken_at: clock::wall_now().as_secs_f64(),
+                ..self.agent.clone()
+            },
+            node: self.node.clone(),
+            gpu: self.gpu.borrow().clone(),
+            sampler: self.sampler.borrow().clone(),
+            publish: PublishInfo {
+                done: self.published.borrow().clone(),
+                pending_windows: self.queue.len(),
+                pending_samples: self.queue.samples(),
+                oldest_pending: self.queue.oldest(),
+                ..self.publish.clone()
+            },
+            problems: Vec::new(),
+        };
+        snapshot.problems = problems::find(&snapshot);
+        snapshot
+    }
+}

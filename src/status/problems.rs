@@ -1,0 +1,151 @@
+//! What is wrong, and how to mend it: the part of the status that somebody is paged for. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::Snapshot;
+use crate::gpu::{DriverState, KernelLog};
+use crate::metrics::window::DropReason;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+fn problem(what: impl Into<String>, mend: impl Into<String>) -> Problem {
+    Problem {
+        what: what.into(),
+        mend: mend.into(),
+    }
+}
+
+/// Everything that is wrong, most urgent first.
+#[must_use]
+pub fn find(snapshot: &Snapshot) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    driver(snapshot, &mut problems);
+    gpus(snapshot, &mut problems);
+    data(snapshot, &mut problems);
+    host(snapshot, &mut problems);
+    problems
+}
+
+fn driver(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    match &snapshot.gpu.driver {
+        DriverState::Unavailable { fault } => problems.push(problem(fault.to_string(), fault.mend())),
+        DriverState::Stuck => problems.push(problem(
+            "the NVIDIA driver does not answer",
+            "look at: dmesg | grep -i nvrm; if it stays so, drain the node and replace it",
+        )),
+        DriverState::Off | DriverState::Starting | DriverState::Ready { .. } => {}
+    }
+    if snapshot.gpu.child.abandoned > 0 {
+        problems.push(problem(
+            format!(
+                "{} NVML process(es) cannot be killed: stuck in the driver",
+                snapshot.gpu.child.abandoned
+            ),
+            "drain the node and replace it",
+        ));
+    }
+    if let KernelLog::Unreadable { reason } = &snapshot.gpu.kernel_log {
+        problems.push(problem(
+            format!("XIDs cannot be seen: {reason}"),
+            "give the agent CAP_SYSLOG, or point gpu.kmsg at a log it may read",
+        ));
+    }
+}
+
+fn gpus(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    // Without a driver every GPU is unhealthy, and the driver's own line above says why.
+    if !snapshot.gpu.driver.is_ready() {
+        return;
+    }
+    for gpu in snapshot.gpu.gpus.iter().filter(|gpu| !gpu.is_healthy()) {
+        let reasons: Vec<String> = gpu.health.reasons.iter().map(ToString::to_string).collect();
+        problems.push(problem(
+            format!("GPU {} ({}): {}", gpu.number, gpu.info.uuid, reasons.join("; ")),
+            "drain the node; reset the GPU or replace the node",
+        ));
+    }
+}
+
+fn data(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    let ledger = &snapshot.sampler.ledger;
+    if let Some(first) = ledger.refused_series.first() {
+        problems.push(problem(
+            format!(
+                "more than {} series: {} refused so far, the first {first}",
+                snapshot.publish.max_series,
+                ledger.refused_series.len()
+            ),
+            "raise publish.max_series, or exclude what makes so many (host.exclude_mounts)",
+        ));
+    }
+    for (reason, samples) in &ledger.dropped {
+        match reason {
+            DropReason::SeriesLimit => {}
+            DropReason::InvalidValue => problems.push(problem(
+                format!("{samples} samples were not numbers that CloudWatch takes"),
+                "look at the driver: it reports values out of range",
+            )),
+            DropReason::QueueFull => problems.push(problem(
+                format!("{samples} samples lost: windows could not be published in time"),
+                "look at why publishing is slow",
+            )),
+        }
+    }
+}
+
+fn host(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    let host = &snapshot.sampler.host;
+    for mount in host.iter().flat_map(|host| &host.stuck_mounts) {
+        problems.push(problem(
+            format!("the file system at {} does not answer", mount.display()),
+            "mend the mount, or add it to host.exclude_mounts",
+        ));
+    }
+    if snapshot.node.instance_id.is_none() {
+        problems.push(problem(
+            "the instance is not known: series carry no InstanceId",
+            "set node.instance_id",
+        ));
+    }
+}
+
+/// The state in one line, for `systemctl status`.
+#[must_use]
+pub fn summary(snapshot: &Snapshot) -> String {
+    let gpus = &snapshot.gpu.gpus;
+    let healthy = gpus.iter().filter(|gpu| gpu.is_healthy()).count();
+    let gpus = match &snapshot.gpu.driver {
+        DriverState::Off => "GPUs off".to_owned(),
+        DriverState::Starting => "waiting for NVML".to_owned(),
+        DriverState::Ready { driver_version, .. } => {
+            format!("{healthy}/{} GPUs healthy, driver {driver_version}", gpus.len())
+        }
+        DriverState::Unavailable { fault } => format!("no GPUs: {fault}"),
+        DriverState::Stuck => "the NVIDIA driver does not answer".to_owned(),
+    };
+    let published = match snapshot.publish.done.last_window {
+        Some(start) => {
+            let end = start + snapshot.publish.interval_seconds;
+            let age = snapshot.agent.taken_at - end as f64;
+            format!(
+                "last window {:.0} s ago, {} pending",
+                age.max(0.0),
+                snapshot.publish.pending_windows
+            )
+        }
+        None => "no window yet".to_owned(),
+    };
+    let problems = match snapshot.problems.len() {
+        0 => String::new(),
+        1 => "; 1 problem: gpushare status".to_owned(),
+        n => format!("; {n} problems: gpushare status"),
+    };
+    format!("{gpus}; {}: {published}{problems}", snapshot.publish.target)
+}
