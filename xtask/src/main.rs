@@ -1,1 +1,64 @@
-fn main() {}
+//! What a developer and CI run in this repository: `cargo xtask test | gen`.
+//!
+//! Job: one entry point whose commands work in a fresh clone with nothing but cargo and a C compiler; what else they
+//! need they fetch into `target/tools` or name exactly.
+//! Invariants: a command leaves no process behind, writes only below the target directory and into the files that it
+//! generates (`docs/`), and exits 0 only when all it promises was done (1 failed, 64 wrong usage).
+//! It must not depend on the `gpushare` crate: the build of these tools takes seconds, and a broken agent cannot
+//! break the command that says so.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a terminal program: its output is its job"
+)]
+
+mod args;
+mod generate;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use args::{Args, UsageError};
+use workspace::Workspace;
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND [OPTIONS]
+
+  test   run everything that CI runs; stops at the first step that fails
+           --list          name the steps and leave
+           --only STEP     run that step alone
+  gen    write docs/configuration.md and docs/metrics.md from their sources
+           --check         write nothing; fail when a file is out of date
+";
+
+/// sysexits.h `EX_USAGE`, as the agent itself uses it.
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let error = match run(Args::from_env()) {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    eprintln!("xtask: {error:#}");
+    if error.is::<UsageError>() {
+        eprint!("\n{HELP}");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    ExitCode::FAILURE
+}
+
+fn run(mut args: Args) -> anyhow::Result<ExitCode> {
+    if args.flag("--help") || args.flag("-h") {
+        print!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(command) = args.command() else {
+        return Err(UsageError::new("a command is missing").into());
+    };
+    match command.as_str() {
+        "test" => test::run(&Workspace::find()?, &test::Options::parse(args)?),
+        "gen" => generate::run(&Workspace::find()?, &generate::Options::parse(args)?),
+        other => Err(UsageError::new(format!("unknown command `{other}`")).into()),
+    }
+}
