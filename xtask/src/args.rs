@@ -4,6 +4,7 @@
 //! asked for is an error ([`Args::finish`]), never ignored.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A command line that makes no sense; ends in exit code 64.
 #[derive(Debug)]
@@ -75,6 +76,22 @@ impl Args {
         Ok(Some(self.rest.remove(at)))
     }
 
+    /// Takes `name N`, a whole number of at least 1.
+    pub(crate) fn count<T: FromStr + PartialOrd + From<u8>>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>, UsageError> {
+        let Some(text) = self.value(name)? else {
+            return Ok(None);
+        };
+        match text.parse::<T>() {
+            Ok(number) if number >= T::from(1) => Ok(Some(number)),
+            _ => Err(UsageError::new(format!(
+                "{name} {text}: a whole number of at least 1 is wanted"
+            ))),
+        }
+    }
+
     /// Refuses what is left over.
     pub(crate) fn finish(self) -> Result<(), UsageError> {
         match self.rest.first() {
@@ -96,7 +113,7 @@ mod tests {
     fn options_come_in_any_order_and_both_spellings() {
         let mut args = args("test --only fmt --list --seconds=7");
         assert_eq!(args.command().as_deref(), Some("test"));
-        assert_eq!(args.value("--seconds").unwrap().as_deref(), Some("7"));
+        assert_eq!(args.count::<u64>("--seconds").unwrap(), Some(7));
         assert_eq!(args.value("--only").unwrap().as_deref(), Some("fmt"));
         assert!(args.flag("--list"));
         args.finish().unwrap();
@@ -110,6 +127,13 @@ mod tests {
             message(args("--only").value("--only").map(drop)),
             "--only wants a value"
         );
+        for bad in ["0", "-3", "ten", "1.5"] {
+            let error = message(args(&format!("--runs {bad}")).count::<u32>("--runs").map(drop));
+            assert_eq!(
+                error,
+                format!("--runs {bad}: a whole number of at least 1 is wanted")
+            );
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a developer and CI run in this repository: `cargo xtask test | gen`.
+//! What a developer and CI run in this repository: `cargo xtask test | gen | demo`.
 //!
 //! Job: one entry point whose commands work in a fresh clone with nothing but cargo and a C compiler; what else they
 //! need they fetch into `target/tools` or name exactly.
@@ -12,7 +12,9 @@
     reason = "a terminal program: its output is its job"
 )]
 
+mod agent;
 mod args;
+mod demo;
 mod generate;
 mod test;
 mod workspace;
@@ -30,6 +32,9 @@ Usage: cargo xtask COMMAND [OPTIONS]
            --only STEP     run that step alone
   gen    write docs/configuration.md and docs/metrics.md from their sources
            --check         write nothing; fail when a file is out of date
+  demo   build gpushare, run it on a simulated (or the real) GPU node and show it live
+           --seconds N     stop by itself after N seconds (default: until Ctrl-C)
+           --fake          simulate the GPUs even where there is a driver
 ";
 
 /// sysexits.h `EX_USAGE`, as the agent itself uses it.
@@ -59,6 +64,7 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     match command.as_str() {
         "test" => test::run(&Workspace::find()?, &test::Options::parse(args)?),
         "gen" => generate::run(&Workspace::find()?, &generate::Options::parse(args)?),
+        "demo" => demo::run(&Workspace::find()?, &demo::Options::parse(args)?),
         other => Err(UsageError::new(format!("unknown command `{other}`")).into()),
     }
 }

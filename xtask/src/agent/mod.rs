@@ -1,0 +1,13 @@
+//! The agent as a child of these tools: its configuration, its life, and what the kernel says about it.
+//!
+//! Invariants: an agent that was started here does not outlive the command, however the command ends (Ctrl-C, an error,
+//! a panic; with util-linux's `setpriv` even a kill); nothing it does reaches outside the directory given to it.
+
+mod interrupt;
+mod process;
+mod procfs;
+mod settings;
+
+pub(crate) use interrupt::Interrupt;
+pub(crate) use process::{Agent, Launch, STOP_BUDGET, Stopped, output_within};
+pub(crate) use settings::Settings;

@@ -1,0 +1,107 @@
+//! The configuration file of an agent that plays: all its paths below one directory, its output on stdout.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+pub(crate) struct Settings<'a> {
+    /// State, spool, and a kmsg of its own.
+    pub(crate) dir: &'a Path,
+    /// At most 107 bytes, the length of a socket address.
+    pub(crate) socket: &'a Path,
+    pub(crate) instance_type: &'a str,
+    /// With a unit, as in "10s".
+    pub(crate) publish_interval: &'a str,
+    /// Path of the library, or its bare name for the loader to find.
+    pub(crate) nvml_library: &'a Path,
+}
+
+impl Settings<'_> {
+    /// Creates what the file names, writes it to `config.toml` in the directory, and returns its path.
+    pub(crate) fn write(&self) -> anyhow::Result<PathBuf> {
+        fs_err::create_dir_all(self.dir.join("state"))?;
+        fs_err::write(self.dir.join("kmsg"), "")?;
+        let path = self.dir.join("config.toml");
+        fs_err::write(&path, self.render())?;
+        Ok(path)
+    }
+
+    fn render(&self) -> String {
+        let below = |name: &str| quoted(&self.dir.join(name).to_string_lossy());
+        let mut text = String::new();
+        let mut section = |name: &str, keys: &[(&str, String)]| {
+            let _ = writeln!(text, "[{name}]");
+            for (key, value) in keys {
+                let _ = writeln!(text, "{key} = {value}");
+            }
+            text.push('\n');
+        };
+        let off = || [("enabled", "false".to_owned())];
+        section(
+            "node",
+            &[
+                ("instance_id", quoted("i-0demo00000000000")),
+                ("instance_type", quoted(self.instance_type)),
+                ("state_dir", below("state")),
+            ],
+        );
+        section("sample", &[("interval", quoted("1s"))]);
+        section(
+            "publish",
+            &[
+                ("target", quoted("stdout")),
+                ("interval", quoted(self.publish_interval)),
+                ("groups", r#"["host", "gpu", "health", "agent"]"#.to_owned()),
+            ],
+        );
+        section("spool", &[("dir", below("spool"))]);
+        section(
+            "gpu",
+            &[
+                ("nvml_library", quoted(&self.nvml_library.to_string_lossy())),
+                ("kmsg", below("kmsg")),
+            ],
+        );
+        section("mps", &off());
+        section("slices", &off());
+        section("pods", &off());
+        section("status", &[("socket", quoted(&self.socket.to_string_lossy()))]);
+        text
+    }
+}
+
+/// A TOML string. JSON's escapes are a subset of TOML's.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_paths_survive_and_nothing_lies_outside() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("a \"quoted\" \\ name");
+        let settings = Settings {
+            dir: &dir,
+            socket: &dir.join("status.sock"),
+            instance_type: "g5.12xlarge",
+            publish_interval: "10s",
+            nvml_library: Path::new("libnvidia-ml.so.1"),
+        };
+        let text = fs_err::read_to_string(settings.write().unwrap()).unwrap();
+        let table: toml::Table = toml::from_str(&text).unwrap();
+        for (section, key) in [
+            ("node", "state_dir"),
+            ("spool", "dir"),
+            ("gpu", "kmsg"),
+            ("status", "socket"),
+        ] {
+            let path = Path::new(table[section][key].as_str().unwrap());
+            assert!(path.starts_with(&dir), "{section}.{key} = {}", path.display());
+        }
+        assert_eq!(table["gpu"]["nvml_library"].as_str(), Some("libnvidia-ml.so.1"));
+        assert_eq!(table["publish"]["interval"].as_str(), Some("10s"));
+        assert!(dir.join("kmsg").is_file());
+    }
+}
