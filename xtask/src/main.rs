@@ -1,4 +1,4 @@
-//! What a developer and CI run in this repository: `cargo xtask test | gen | demo`.
+//! What a developer and CI run in this repository: `cargo xtask test | gen | demo | bench`.
 //!
 //! Job: one entry point whose commands work in a fresh clone with nothing but cargo and a C compiler; what else they
 //! need they fetch into `target/tools` or name exactly.
@@ -14,6 +14,7 @@
 
 mod agent;
 mod args;
+mod bench;
 mod demo;
 mod generate;
 mod test;
@@ -35,6 +36,9 @@ Usage: cargo xtask COMMAND [OPTIONS]
   demo   build gpushare, run it on a simulated (or the real) GPU node and show it live
            --seconds N     stop by itself after N seconds (default: until Ctrl-C)
            --fake          simulate the GPUs even where there is a driver
+  bench  measure the release build and write docs/benchmarks.md
+           --minutes N     length of one steady run (default 10)
+           --runs N        number of steady runs (default 3)
 ";
 
 /// sysexits.h `EX_USAGE`, as the agent itself uses it.
@@ -65,6 +69,7 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         "test" => test::run(&Workspace::find()?, &test::Options::parse(args)?),
         "gen" => generate::run(&Workspace::find()?, &generate::Options::parse(args)?),
         "demo" => demo::run(&Workspace::find()?, &demo::Options::parse(args)?),
+        "bench" => bench::run(&Workspace::find()?, bench::Options::parse(args)?),
         other => Err(UsageError::new(format!("unknown command `{other}`")).into()),
     }
 }

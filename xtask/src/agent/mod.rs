@@ -5,7 +5,7 @@
 
 mod interrupt;
 mod process;
-mod procfs;
+pub(crate) mod procfs;
 mod settings;
 
 pub(crate) use interrupt::Interrupt;

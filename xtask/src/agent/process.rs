@@ -83,6 +83,10 @@ impl Agent {
         })
     }
 
+    pub(crate) fn process(&self) -> Process {
+        self.process
+    }
+
     /// The exit status, if the agent ended by itself. Whoever asks regularly lets its children be known, and so ended.
     pub(crate) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         self.remember_family();

@@ -1,6 +1,7 @@
 //! What the kernel says about a process and its descendants.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -10,6 +11,14 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
     /// Clock ticks since boot, field 22 of /proc/PID/stat.
     start_ticks: u64,
+}
+
+/// Memory of one process, in bytes, from `/proc/PID/smaps_rollup`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub(crate) rss_bytes: u64,
+    /// Shared pages count by the share of each process in them.
+    pub(crate) pss_bytes: u64,
 }
 
 impl Process {
@@ -37,6 +46,20 @@ impl Process {
         }
         found
     }
+
+    /// Time on a CPU, in user and kernel mode, of this process alone; exact to a clock tick, 10 ms.
+    pub(crate) fn cpu_time(self) -> anyhow::Result<Duration> {
+        let ticks = Stat::read(self.pid)?.cpu_ticks;
+        Ok(Duration::from_secs_f64(
+            ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        ))
+    }
+
+    pub(crate) fn memory(self) -> anyhow::Result<Memory> {
+        let path = format!("/proc/{}/smaps_rollup", self.pid);
+        let text = fs_err::read_to_string(&path)?;
+        memory(&text).with_context(|| format!("{path} has no Rss and Pss"))
+    }
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -56,9 +79,23 @@ fn numbers(pids: &str) -> Vec<u32> {
         .collect()
 }
 
+fn memory(text: &str) -> Option<Memory> {
+    let kib = |name: &str| -> Option<u64> {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    Some(Memory {
+        rss_bytes: kib("Rss")? * 1024,
+        pss_bytes: kib("Pss")? * 1024,
+    })
+}
+
 #[derive(Debug, PartialEq)]
 struct Stat {
     zombie: bool,
+    cpu_ticks: u64,
     start_ticks: u64,
 }
 
@@ -78,6 +115,7 @@ impl Stat {
         let ticks = |number: usize| field(number)?.parse::<u64>().ok();
         Some(Self {
             zombie: field(3)? == "Z",
+            cpu_ticks: ticks(14)? + ticks(15)?,
             start_ticks: ticks(22)?,
         })
     }
@@ -94,6 +132,7 @@ mod tests {
             Stat::parse(text),
             Some(Stat {
                 zombie: false,
+                cpu_ticks: 150,
                 start_ticks: 4242
             })
         );
@@ -101,7 +140,20 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_alive() {
+    fn memory_takes_the_totals_only() {
+        let text = "55d0-7ffc ---p 00000000 00:00 0 [rollup]\nRss:  14 kB\nPss:   9 kB\nPss_Anon:  5 kB\n";
+        assert_eq!(
+            memory(text),
+            Some(Memory {
+                rss_bytes: 14 * 1024,
+                pss_bytes: 9 * 1024
+            })
+        );
+        assert_eq!(memory("Rss: 14 kB\n"), None);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_has_memory() {
         let this = Process::find(std::process::id()).unwrap();
         assert!(this.alive());
         assert!(
@@ -111,5 +163,7 @@ mod tests {
             }
             .alive()
         );
+        let memory = this.memory().unwrap();
+        assert!(memory.rss_bytes >= memory.pss_bytes && memory.pss_bytes > 0);
     }
 }

@@ -1,0 +1,174 @@
+//! docs/benchmarks.md: pure text from figures.
+
+use std::fmt::Write as _;
+
+use super::command::Options;
+use super::machine::Machine;
+use super::steady::Steady;
+
+/// What was measured.
+pub(super) struct Figures {
+    pub(super) binary_bytes: u64,
+    pub(super) ready_ms: Vec<f64>,
+    pub(super) steady: Vec<Steady>,
+    pub(super) tick: Vec<String>,
+}
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// A figure and the budget that the design gives it.
+struct Row {
+    name: &'static str,
+    unit: &'static str,
+    budget: f64,
+    decimals: usize,
+    values: Vec<f64>,
+}
+
+pub(super) fn render(figures: &Figures, machine: &Machine, options: Options) -> String {
+    let Machine {
+        cpu,
+        cores,
+        kernel,
+        date,
+    } = machine;
+    let Options { minutes, runs } = options;
+    let mut text = format!(
+        "<!-- Written by `cargo xtask bench`: run it again rather than editing. -->\n\n# Benchmarks\n\n\
+         Whole-process figures of the release build, taken on {date} on {cpu}, {cores} cores, Linux {kernel}, with\n\n\
+         ```\ncargo xtask bench --minutes {minutes} --runs {runs}\n```\n\n\
+         The eight GPUs are simulated (scenario `p5.48xlarge` of the test kit); the cost of a real driver's library, in\n\
+         memory above all, comes on top. Samples every second, windows of 60 s, groups host, gpu, health and agent, the\n\
+         output to /dev/null.\n\n\
+         | Figure | Median | Least to greatest | Runs | Budget | |\n|---|---|---|---|---|---|\n"
+    );
+    for row in rows(figures) {
+        text.push_str(&line(&row));
+    }
+    let processes = figures.steady.first().map_or(0, |steady| steady.processes);
+    let _ = write!(
+        text,
+        "\nMemory is the sum of Pss over the agent and its children ({processes} processes) at the end of a run, from\n\
+         `/proc/PID/smaps_rollup`. CPU is user and kernel time over the {minutes} minutes of a run, from\n\
+         `/proc/PID/stat`. READY is counted from before the fork to the arrival of `READY=1` on the notification\n\
+         socket.\n\n## One tick\n\n`cargo bench --bench tick` printed:\n\n```\n{}\n```\n",
+        figures.tick.join("\n")
+    );
+    text
+}
+
+fn rows(figures: &Figures) -> [Row; 5] {
+    let steady = |value: fn(&Steady) -> f64| figures.steady.iter().map(value).collect();
+    [
+        Row {
+            name: "release binary",
+            unit: "MiB",
+            budget: 10.0,
+            decimals: 2,
+            values: vec![figures.binary_bytes as f64 / MIB],
+        },
+        Row {
+            name: "memory, all processes",
+            unit: "MiB",
+            budget: 24.0,
+            decimals: 1,
+            values: steady(|run| run.pss_bytes as f64 / MIB),
+        },
+        Row {
+            name: "resident memory, agent",
+            unit: "MiB",
+            budget: 14.0,
+            decimals: 1,
+            values: steady(|run| run.rss_bytes as f64 / MIB),
+        },
+        Row {
+            name: "CPU, of one core",
+            unit: "%",
+            budget: 0.3,
+            decimals: 2,
+            values: steady(|run| run.cpu_percent),
+        },
+        Row {
+            name: "exec to READY",
+            unit: "ms",
+            budget: 200.0,
+            decimals: 1,
+            values: figures.ready_ms.clone(),
+        },
+    ]
+}
+
+fn line(row: &Row) -> String {
+    let Row {
+        name,
+        unit,
+        budget,
+        decimals,
+        values,
+    } = row;
+    let mut sorted = values.clone();
+    sorted.sort_by(f64::total_cmp);
+    let (Some(least), Some(greatest)) = (sorted.first(), sorted.last()) else {
+        return String::new();
+    };
+    let median = median(&sorted);
+    // Judged as measured, not as rounded: 0.304 % would pass for 0.30 %.
+    let verdict = if median <= *budget { "met" } else { "missed" };
+    format!(
+        "| {name} | {median:.decimals$} {unit} | {least:.decimals$} to {greatest:.decimals$} | {} | <= {budget} {unit} | {verdict} |\n",
+        values.len()
+    )
+}
+
+/// Of a sorted, non-empty list; the mean of the middle two when there are two.
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) {
+        f64::midpoint(sorted[middle - 1], sorted[middle])
+    } else {
+        sorted[middle]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steady(cpu_percent: f64, pss_mib: u64) -> Steady {
+        Steady {
+            cpu_percent,
+            pss_bytes: pss_mib << 20,
+            rss_bytes: 7 << 20,
+            processes: 2,
+        }
+    }
+
+    #[test]
+    fn medians_stand_beside_their_budgets() {
+        let figures = Figures {
+            binary_bytes: 11 << 20,
+            ready_ms: vec![30.0, 10.0, 20.0, 250.0],
+            steady: vec![steady(0.304, 12), steady(0.2, 10), steady(0.4, 30)],
+            tick: vec!["tick_us_median=12".to_owned()],
+        };
+        let machine = Machine {
+            cpu: "CPU".into(),
+            cores: 2,
+            kernel: "6.1".into(),
+            date: "2026-01-31".into(),
+        };
+        let text = render(&figures, &machine, Options { minutes: 10, runs: 3 });
+        for line in [
+            "| release binary | 11.00 MiB | 11.00 to 11.00 | 1 | <= 10 MiB | missed |",
+            "| memory, all processes | 12.0 MiB | 10.0 to 30.0 | 3 | <= 24 MiB | met |",
+            "| resident memory, agent | 7.0 MiB | 7.0 to 7.0 | 3 | <= 14 MiB | met |",
+            "| CPU, of one core | 0.30 % | 0.20 to 0.40 | 3 | <= 0.3 % | missed |",
+            "| exec to READY | 25.0 ms | 10.0 to 250.0 | 4 | <= 200 ms | met |",
+            "cargo xtask bench --minutes 10 --runs 3",
+            "tick_us_median=12",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(text.contains("on 2026-01-31 on CPU, 2 cores, Linux 6.1"));
+    }
+}
