@@ -1,0 +1,10 @@
+//! The built shared library, used through `nvml-wrapper` as a real program uses NVML.
+
+mod devices;
+mod events;
+mod initialisation;
+mod library;
+mod processes;
+mod samples;
+mod stage;
+mod trouble;
