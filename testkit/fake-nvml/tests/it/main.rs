@@ -6,5 +6,6 @@ mod initialisation;
 mod library;
 mod processes;
 mod samples;
+mod scenarios;
 mod stage;
 mod trouble;
