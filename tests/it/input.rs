@@ -1,0 +1,1 @@
+//! Bad input: each mistake is named, with the mend and the right exit code.

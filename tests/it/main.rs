@@ -1,0 +1,8 @@
+//! The real agent, from a real configuration file, against a library that plays the GPUs: only the ends are fake.
+//!
+//! Test names start with the row of the failure table that they prove (`g10_…`); `docs/behaviours.md` lists them.
+
+mod gpu;
+mod harness;
+mod input;
+mod life;
