@@ -57,7 +57,9 @@ fn main() {
         let host_done = begun.elapsed();
         let mut points = series::of_host(&sample);
         for gpu in 0..GPUS {
-            let read = inventory.read(&reading(gpu, tick, now), now, now).expect("a known GPU");
+            let read = inventory
+                .read(&reading(gpu, tick, now), now, now)
+                .expect("a known GPU");
             points.extend(series::of_gpu(&read));
         }
         for state in inventory.states() {
@@ -74,7 +76,10 @@ fn main() {
         picked[picked.len() / 2]
     };
     println!("ticks={TICKS} gpus={GPUS} series={}", windows.series());
-    println!("tick_us_median={} (the host sample included)", median(|cost| micros(cost.0)));
+    println!(
+        "tick_us_median={} (the host sample included)",
+        median(|cost| micros(cost.0))
+    );
     println!("host_sample_us_median={}", median(|cost| micros(cost.1)));
     println!("allocations_median={}", median(|cost| cost.2));
 }
@@ -123,6 +128,9 @@ fn reading(gpu: u32, tick: u64, now: Duration) -> Reading {
     reading.throttle = Some(Throttle::Totals([tick * 1_000_000, 0, 0, 0]));
     reading.ecc_uncorrected_total = Some(0);
     reading.recovery_action = Some(0);
-    reading.processes = Some(vec![GpuProcess { pid: 4_242, memory_bytes: Some(wobble << 29) }]);
+    reading.processes = Some(vec![GpuProcess {
+        pid: 4_242,
+        memory_bytes: Some(wobble << 29),
+    }]);
     reading
 }

@@ -1,7 +1,7 @@
 //! The agent: from a configuration to running tasks, and back to none. The only file that starts its tasks.
 //!
 //! Order of a start: lock and sockets, then tasks, then READY. Order of a stop: the sampler closes the open
-//! window, the publisher prints what is left, everything within [`STOP_LIMIT`]; a second signal leaves at once.
+//! window, the publisher prints what is left, everything within `STOP_LIMIT`; a second signal leaves at once.
 
 use std::future::Future;
 use std::io;

@@ -13,12 +13,12 @@ pub fn is_supervised() -> bool {
 
 /// The agent works: sockets are open, tasks run.
 pub fn ready(status: &str) {
-    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
 }
 
 /// The line that `systemctl status` shows.
 pub fn status(status: &str) {
-    notify(&[NotifyState::Status(status)]);
+    notify(&[NotifyState::Status(&one_line(status))]);
 }
 
 /// The agent is alive.
@@ -28,13 +28,18 @@ pub fn watchdog() {
 
 /// The agent is on its way out.
 pub fn stopping(status: &str) {
-    notify(&[NotifyState::Stopping, NotifyState::Status(status)]);
+    notify(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))]);
 }
 
 /// How often [`watchdog`] must be called: half of `WatchdogSec=`. `None` when the watchdog is off.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
+}
+
+/// A line break would begin another assignment: a library's error text must not be able to.
+fn one_line(status: &str) -> String {
+    status.replace(['\n', '\r'], " ")
 }
 
 fn notify(states: &[NotifyState<'_>]) {

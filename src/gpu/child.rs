@@ -65,6 +65,9 @@ impl Child {
             .stdout(Stdio::null())
             // Not in the terminal's foreground group: Ctrl-C is the agent's to handle.
             .process_group(0)
+            // It has nothing to say to systemd, and NVIDIA's library even less.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
             .kill_on_drop(true)
             .spawn()
             .map_err(ChildError::Spawn)?;

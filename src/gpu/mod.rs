@@ -7,18 +7,19 @@
 //! * [`child`]: starts the child, talks to it, kills it;
 //! * [`plan`]: when to do which (pure);
 //! * [`inventory`]: which GPUs there are, their sticky numbers, their health (pure);
-//! * [`derive`]: rates and differences from raw readings (pure);
+//! * [`rates`]: rates and differences from raw readings (pure);
 //! * [`health`]: fault classes of XIDs (pure);
 //! * [`kmsg`]: XIDs from the kernel log;
 //! * [`task`]: the loop that joins them.
 
 pub mod child;
-pub mod derive;
+
 pub mod health;
 pub mod inventory;
 pub mod kmsg;
 pub mod nvml;
 pub mod plan;
+pub mod rates;
 pub mod task;
 pub mod wire;
 

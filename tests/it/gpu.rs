@@ -25,5 +25,9 @@ fn a_gpu_is_published_under_its_number_with_every_ring_sample() {
     assert_eq!(windows[1].label, "GPUNumber=0");
     assert_eq!(windows[1].values, [(40.0, 6.0)], "six ring samples a second");
     let memory = datums(&agent.batches(), "gpu_memory_utilization");
-    assert_eq!(memory[1].values, [(25.0, 10.0)], "used / (total - reserved), ten readings a second");
+    assert_eq!(
+        memory[1].values,
+        [(25.0, 10.0)],
+        "used / (total - reserved), ten readings a second"
+    );
 }

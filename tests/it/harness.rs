@@ -29,7 +29,12 @@ impl Node {
     /// see `testkit/fake-nvml/README.md`).
     pub(crate) fn new(scenario: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let node = Self { dir, settings: Vec::new(), library: fake_nvml::library_path(), env: Vec::new() };
+        let node = Self {
+            dir,
+            settings: Vec::new(),
+            library: fake_nvml::library_path(),
+            env: Vec::new(),
+        };
         fs_err::write(node.path("kmsg"), "").unwrap();
         node.play(scenario);
         let path = |name: &str| format!("{:?}", node.path(name));
@@ -85,14 +90,21 @@ impl Node {
 
     /// Appends a line to the kernel log.
     pub(crate) fn log_to_kernel(&self, line: &str) {
-        let mut log = fs_err::OpenOptions::new().append(true).open(self.path("kmsg")).unwrap();
+        let mut log = fs_err::OpenOptions::new()
+            .append(true)
+            .open(self.path("kmsg"))
+            .unwrap();
         std::io::Write::write_all(&mut log, format!("{line}\n").as_bytes()).unwrap();
     }
 
     /// Every NVML call so far.
     pub(crate) fn nvml_calls(&self) -> Vec<Call> {
         let log = self.path("nvml.log");
-        if log.exists() { calllog::read(&log).unwrap() } else { Vec::new() }
+        if log.exists() {
+            calllog::read(&log).unwrap()
+        } else {
+            Vec::new()
+        }
     }
 
     /// `gpushare ARGUMENTS` with this node's configuration and environment, output captured.
@@ -121,7 +133,9 @@ impl Node {
     pub(crate) fn start_unseen(&self) -> Agent {
         let log = fs_err::File::create(self.path("agent.log")).unwrap();
         let mut command = self.command(&["run"]);
-        command.stdout(Stdio::piped()).stderr(Stdio::from(log.into_file()));
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(log.into_file()));
         let mut process = command.spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let reader = read_lines(process.stdout.take().unwrap(), Arc::clone(&lines));
@@ -140,7 +154,9 @@ impl Node {
         let chosen = self.settings.iter().any(|(key, _)| key == "gpu.nvml_library");
         let settings = self.settings.iter().chain((!chosen).then_some(&library));
         // Dotted keys: no section has to be opened.
-        let text: String = settings.map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let text: String = settings
+            .map(|(key, value)| format!("{key} = {value}\n"))
+            .collect();
         fs_err::write(&path, text).unwrap();
         path
     }
@@ -234,7 +250,12 @@ impl Agent {
         let status = status.unwrap_or_else(|| panic!("the agent does not end; log:\n{}", self.log()));
         let took = begun.elapsed();
         self.reader.take().unwrap().join().unwrap();
-        Ended { status, took, batches: self.batches(), log: self.log() }
+        Ended {
+            status,
+            took,
+            batches: self.batches(),
+            log: self.log(),
+        }
     }
 }
 
@@ -281,16 +302,26 @@ impl Datum {
 
 /// Every datum of a metric, in the order of printing.
 pub(crate) fn datums(batches: &[Value], metric: &str) -> Vec<Datum> {
-    let data = batches.iter().flat_map(|batch| batch["MetricData"].as_array().unwrap());
-    data.filter(|datum| datum["MetricName"] == metric).map(datum).collect()
+    let data = batches
+        .iter()
+        .flat_map(|batch| batch["MetricData"].as_array().unwrap());
+    data.filter(|datum| datum["MetricName"] == metric)
+        .map(datum)
+        .collect()
 }
 
 fn datum(json: &Value) -> Datum {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let numbers = |key: &str| json[key].as_array().unwrap().iter().map(|n| n.as_f64().unwrap());
     let node = ["InstanceId", "ImageId", "InstanceType", "AutoScalingGroupName"];
-    let labels = json["Dimensions"].as_array().unwrap().iter().filter(|d| !node.iter().any(|n| d["Name"] == *n));
-    let label: Vec<String> = labels.map(|d| format!("{}={}", text(&d["Name"]), text(&d["Value"]))).collect();
+    let labels = json["Dimensions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|d| !node.iter().any(|n| d["Name"] == *n));
+    let label: Vec<String> = labels
+        .map(|d| format!("{}={}", text(&d["Name"]), text(&d["Value"])))
+        .collect();
     Datum {
         metric: text(&json["MetricName"]),
         label: label.join(","),
@@ -301,7 +332,11 @@ fn datum(json: &Value) -> Datum {
 
 /// Runs a command to its end and returns exit code, standard output and standard error.
 pub(crate) fn output(mut command: Command) -> (i32, String, String) {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stderr = child.stderr.take().unwrap();
     let errors = std::thread::spawn(move || {
         let mut text = String::new();

@@ -2,6 +2,12 @@
 //!
 //! Test names start with the row of the failure table that they prove (`g10_…`); `docs/behaviours.md` lists them.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test cannot do without is an assertion"
+)]
+
 mod gpu;
 mod harness;
 mod input;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::derive::Totals;
 use super::health::{self, XidClass};
+use super::rates::Totals;
 use super::wire::{Driver, GpuFault, Reading};
 use super::{GpuInfo, GpuProcess, GpuSample, GpuUuid, Memory};
 
@@ -343,7 +343,9 @@ impl Inventory {
 }
 
 fn apply_verdict(health: &mut Health, value: u32, wall: Duration) {
-    let verdict = health::recovery_action(value).map(|action| Reason::RecoveryAction { action: action.into() });
+    let verdict = health::recovery_action(value).map(|action| Reason::RecoveryAction {
+        action: action.into(),
+    });
     // The new one first: a GPU whose verdict changes has been unhealthy all the while.
     if let Some(verdict) = &verdict {
         health.set(verdict.clone(), true, wall);
