@@ -37,7 +37,7 @@ impl Node {
         };
         fs_err::write(node.path("kmsg"), "").unwrap();
         node.play(scenario);
-        let path = |name: &str| format!("{:?}", node.path(name));
+        let path = |name: &str| quoted(&node.path(name));
         let (socket, state, kmsg) = (path("status.sock"), path("state"), path("kmsg"));
         node.with("sample.interval", "\"100ms\"")
             .with("publish.target", "\"stdout\"")
@@ -150,14 +150,14 @@ impl Node {
 
     fn write_config(&self) -> PathBuf {
         let path = self.path("config.toml");
-        let library = ("gpu.nvml_library".to_owned(), format!("{:?}", self.library));
+        let library = ("gpu.nvml_library".to_owned(), quoted(&self.library));
         let chosen = self.settings.iter().any(|(key, _)| key == "gpu.nvml_library");
         let settings = self.settings.iter().chain((!chosen).then_some(&library));
         // Dotted keys: no section has to be opened.
-        let text: String = settings
+        let lines: Vec<String> = settings
             .map(|(key, value)| format!("{key} = {value}\n"))
             .collect();
-        fs_err::write(&path, text).unwrap();
+        fs_err::write(&path, lines.concat()).unwrap();
         path
     }
 }
@@ -352,4 +352,9 @@ pub(crate) fn output(mut command: Command) -> (i32, String, String) {
 /// Whether a process exists.
 pub(crate) fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// A path as a TOML string.
+fn quoted(path: &Path) -> String {
+    format!("{:?}", path.to_str().unwrap())
 }
