@@ -1,34 +1,47 @@
 //! What systemd is told: READY, STATUS, WATCHDOG, STOPPING (`sd_notify(3)`). Without `NOTIFY_SOCKET` nothing
 //! happens.
 
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+/// Where systemd listens.
+const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
+
 /// Whether a supervisor wants to be told.
 #[must_use]
 pub fn is_supervised() -> bool {
-    std::env::var_os("NOTIFY_SOCKET").is_some()
+    std::env::var_os(SOCKET_VARIABLE).is_some()
 }
 
-/// The agent works: sockets are open, tasks run.
+/// The agent works: sockets are open, tasks run. Called on the runtime.
 pub fn ready(status: &str) {
-    notify(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
+    let news = [NotifyState::Ready, NotifyState::Status(&one_line(status))];
+    if notify(&news).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        // systemd would give up an agent that never got ready: this one message waits, on a thread of its own.
+        let message = message(&news);
+        tokio::task::spawn_blocking(move || send(&message, Patience::Waits));
+    }
 }
 
 /// The line that `systemctl status` shows.
 pub fn status(status: &str) {
-    notify(&[NotifyState::Status(&one_line(status))]);
+    let _ = notify(&[NotifyState::Status(&one_line(status))]);
 }
 
 /// The agent is alive.
 pub fn watchdog() {
-    notify(&[NotifyState::Watchdog]);
+    let _ = notify(&[NotifyState::Watchdog]);
 }
 
 /// The agent is on its way out.
 pub fn stopping(status: &str) {
-    notify(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))]);
+    let _ = notify(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))]);
 }
 
 /// How often [`watchdog`] must be called: half of `WatchdogSec=`. `None` when the watchdog is off.
@@ -42,8 +55,77 @@ fn one_line(status: &str) -> String {
     status.replace(['\n', '\r'], " ")
 }
 
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+/// Whether a message may wait for systemd to read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Waits,
+    Never,
+}
+
+/// Tells systemd, unless its queue is full: while it does not read (it loads its units anew, or hangs), nothing here
+/// may hang with it.
+fn notify(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let sent = send(&message(states), Patience::Never);
+    if let Err(error) = &sent {
         tracing::debug!(%error, "cannot notify systemd");
+    }
+    sent
+}
+
+fn message(states: &[NotifyState<'_>]) -> String {
+    let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+fn send(message: &str, patience: Patience) -> io::Result<()> {
+    match std::env::var_os(SOCKET_VARIABLE) {
+        Some(socket) => send_to(&socket, message, patience),
+        None => Ok(()),
+    }
+}
+
+/// `socket` is a path, or `@` and the name of an abstract socket.
+fn send_to(socket: &OsStr, message: &str, patience: Patience) -> io::Result<()> {
+    let ours = UnixDatagram::unbound()?;
+    ours.set_nonblocking(patience == Patience::Never)?;
+    match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => ours.send_to_addr(message.as_bytes(), &SocketAddr::from_abstract_name(name)?)?,
+        None => ours.send_to(message.as_bytes(), socket)?,
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_systemd_that_does_not_read_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        // The kernel queues a few messages (net.unix.max_dgram_qlen), then it refuses or makes wait.
+        let refused =
+            (0..100_000).find_map(|_| send_to(path.as_os_str(), "WATCHDOG=1", Patience::Never).err());
+        assert_eq!(refused.unwrap().kind(), io::ErrorKind::WouldBlock);
+        let mut buffer = [0; 64];
+        let length = systemd.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"WATCHDOG=1");
+    }
+
+    #[test]
+    fn an_abstract_socket_is_reached() {
+        let name = format!("gpushare-test-{}", std::process::id());
+        let systemd = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let states = [NotifyState::Ready, NotifyState::Status("well")];
+        send_to(
+            OsStr::new(&format!("@{name}")),
+            &message(&states),
+            Patience::Never,
+        )
+        .unwrap();
+        let mut buffer = [0; 64];
+        let length = systemd.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"READY=1\nSTATUS=well");
     }
 }
