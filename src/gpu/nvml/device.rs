@@ -21,7 +21,7 @@ use nvml_wrapper::{Device, Nvml};
 
 use super::{ASK_AGAIN, describe, driver_fault, processes};
 use crate::gpu::wire::{Fault, GpuFault, Reading, Setup, Throttle};
-use crate::gpu::{GpuUuid, Memory};
+use crate::gpu::{GpuProcess, GpuUuid, Memory};
 use crate::metrics::clock;
 
 /// How long the driver's ring must have been empty before the instantaneous rate stands in for it; also the
@@ -236,12 +236,25 @@ impl DeviceReader {
             .is_none_or(|at| at.elapsed() + early >= self.process_interval);
         if due && self.fault.is_none() {
             self.processes_read = Some(Instant::now());
-            let (lib, device) = (self.nvml.lib(), &self.device);
-            let lists = processes::LISTS
-                .map(|(item, list)| (item, self.is_supported(item).then(|| list(lib, device))));
-            let lists = lists.map(|(item, list)| list.and_then(|list| self.judge(item, list)));
-            reading.processes = processes::merge(lists);
+            reading.processes = self.processes();
         }
+    }
+
+    /// All processes on the GPU, or `None`: a list that failed may have held any of them.
+    fn processes(&mut self) -> Option<Vec<GpuProcess>> {
+        let mut lists = Vec::new();
+        for (item, list) in processes::LISTS {
+            if !self.is_supported(item) {
+                continue;
+            }
+            let answer = list(self.nvml.lib(), &self.device);
+            match self.judge(item, answer) {
+                Some(list) => lists.push(list),
+                None if self.is_supported(item) => return None,
+                None => {}
+            }
+        }
+        processes::merge(lists)
     }
 
     /// Makes a call unless it is known to be unsupported.

@@ -56,8 +56,9 @@ fn fetch(call: ListCall, device: &Device<'static>) -> List {
         // count 0 asks for the size; the library writes nothing but `count`.
         let size = nvml_try(unsafe { call(device.handle(), &raw mut count, std::ptr::null_mut()) });
         match size {
-            Ok(()) => return Ok(Vec::new()),
             Err(NvmlError::InsufficientSize(_)) => {}
+            // "Not found" is what some drivers say of an idle GPU.
+            Ok(()) | Err(NvmlError::NotFound) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         }
         count = count.saturating_add(HEADROOM);
@@ -84,11 +85,11 @@ fn process(raw: &nvmlProcessInfo_t) -> GpuProcess {
     }
 }
 
-/// One entry per process over all lists that could be read; `None` when none could.
-pub(super) fn merge(lists: [Option<Vec<GpuProcess>>; 3]) -> Option<Vec<GpuProcess>> {
-    lists.iter().any(Option::is_some).then(|| {
+/// One entry per process over all lists; `None` when there is no list, which is not an empty one.
+pub(super) fn merge(lists: Vec<Vec<GpuProcess>>) -> Option<Vec<GpuProcess>> {
+    (!lists.is_empty()).then(|| {
         let mut merged = BTreeMap::<u32, Option<u64>>::new();
-        for process in lists.into_iter().flatten().flatten() {
+        for process in lists.into_iter().flatten() {
             let memory = merged.entry(process.pid).or_default();
             *memory = (*memory).max(process.memory_bytes);
         }
@@ -109,21 +110,18 @@ mod tests {
 
     #[test]
     fn a_process_in_two_lists_counts_once_with_its_largest_memory() {
-        let compute = Some(vec![process(7, Some(100)), process(9, None)]);
-        let mps = Some(vec![process(7, Some(40)), process(9, Some(1))]);
+        let compute = vec![process(7, Some(100)), process(9, None)];
+        let mps = vec![process(7, Some(40)), process(9, Some(1))];
         assert_eq!(
-            merge([compute, mps, None]),
+            merge(vec![compute, mps]),
             Some(vec![process(7, Some(100)), process(9, Some(1))])
         );
     }
 
     #[test]
     fn unknown_memory_stays_unknown_and_no_list_is_not_an_empty_list() {
-        assert_eq!(
-            merge([None, Some(vec![process(3, None)]), None]),
-            Some(vec![process(3, None)])
-        );
-        assert_eq!(merge([Some(vec![]), None, None]), Some(vec![]));
-        assert_eq!(merge([None, None, None]), None);
+        assert_eq!(merge(vec![vec![process(3, None)]]), Some(vec![process(3, None)]));
+        assert_eq!(merge(vec![vec![]]), Some(vec![]));
+        assert_eq!(merge(vec![]), None);
     }
 }
