@@ -5,7 +5,7 @@
 //! 20 ms per call and is never read.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, Sampling, TemperatureSensor};
@@ -26,7 +26,7 @@ use crate::metrics::clock;
 
 /// How long the driver's ring must have been empty before the instantaneous rate stands in for it; also the
 /// most often that it does. The ring gains about six samples a second, so an empty second is an idle ring.
-const RING_IDLE: std::time::Duration = std::time::Duration::from_secs(1);
+const RING_IDLE: Duration = Duration::from_secs(1);
 
 /// A list that grew between the size query and the fetch is fetched again, this often.
 const GROWTH_RETRIES: usize = 3;
@@ -70,8 +70,8 @@ pub(super) struct DeviceReader {
     nvml: &'static Nvml,
     device: Device<'static>,
     uuid: GpuUuid,
-    interval: std::time::Duration,
-    process_interval: std::time::Duration,
+    interval: Duration,
+    process_interval: Duration,
     unsupported: HashMap<Item, Instant>,
     /// Newest sample of the utilisation ring that was handed on: the driver's clock, microseconds.
     last_sample: u64,
@@ -101,7 +101,8 @@ impl DeviceReader {
             process_interval: setup.process_interval,
             unsupported: HashMap::new(),
             last_sample: seen.unwrap_or(start),
-            ring_heard: None,
+            // A ring that has nothing new in the first instant is not idle yet.
+            ring_heard: Some(Instant::now()),
             rates_asked: None,
             processes_read: None,
             fault: None,
@@ -136,7 +137,7 @@ impl DeviceReader {
     }
 
     fn read_utilization(&mut self, reading: &mut Reading) {
-        self.forget_a_future_sample();
+        self.last_sample = believable(self.last_sample, clock::wall_now(), self.interval);
         let since = self.last_sample;
         let ring = self.ask(Item::UtilizationRing, |device| {
             retry_growth(|| device.samples(Sampling::GpuUtilization, since))
@@ -158,15 +159,6 @@ impl DeviceReader {
         } else {
             self.ring_heard = Some(now);
             reading.newest_sample = Some(self.last_sample);
-        }
-    }
-
-    /// After a step back of the clock the driver's new samples are older than the last one seen; waiting for the
-    /// clock to catch up would lose all of them.
-    fn forget_a_future_sample(&mut self) {
-        let now = clock::wall_now();
-        if self.last_sample > micros(now + RING_IDLE) {
-            self.last_sample = micros(now.saturating_sub(self.interval));
         }
     }
 
@@ -340,7 +332,19 @@ fn whole_number(value: &SampleValue) -> Option<u64> {
     }
 }
 
-fn micros(since_epoch: std::time::Duration) -> u64 {
+/// The timestamp after which samples are new: the one last seen, or one reading ago if that lies in the future.
+///
+/// After a step back of the clock the driver's new samples are older than the last one seen; waiting for the
+/// clock to catch up would lose all of them.
+fn believable(last_sample: u64, now: Duration, interval: Duration) -> u64 {
+    if last_sample > micros(now + RING_IDLE) {
+        micros(now.saturating_sub(interval))
+    } else {
+        last_sample
+    }
+}
+
+fn micros(since_epoch: Duration) -> u64 {
     u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -354,4 +358,19 @@ pub(super) fn retry_growth<T>(mut call: impl FnMut() -> Result<T, NvmlError>) ->
         answer = call();
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g23_samples_last_seen_beyond_now_are_forgotten() {
+        let at = |seconds: u64| Duration::from_secs(seconds);
+        let (now, interval) = (at(900), at(2));
+        assert_eq!(believable(micros(at(892)), now, interval), micros(at(892)));
+        // The driver's stamps may run a little ahead of our clock.
+        assert_eq!(believable(micros(at(901)), now, interval), micros(at(901)));
+        assert_eq!(believable(micros(at(1200)), now, interval), micros(at(898)));
+    }
 }
