@@ -1,0 +1,11 @@
+//! What the GPUs do, and what becomes of it in the windows and in the status.
+//!
+//! * `driver`: NVML as a whole is missing, wrong, late, or never answers;
+//! * `faults`: one GPU is lost, broken or hangs;
+//! * `readings`: what is read, how often, and that no value is invented;
+//! * `scene`: the GPUs that these tests play, and the windows that they look at.
+
+mod driver;
+mod faults;
+mod readings;
+mod scene;
