@@ -160,6 +160,7 @@ fn g11_an_init_that_hangs_keeps_nothing_from_working_but_the_gpus() {
         s.gpu.driver == DriverState::Stuck
     });
     assert_eq!(reasons(&stuck, 0), [Reason::Stuck]);
+    assert_eq!(stuck.gpu.child.killed, 0, "shown before the child is given up");
     assert!(
         problems(&stuck).contains("does not answer"),
         "{}",
@@ -169,6 +170,7 @@ fn g11_an_init_that_hangs_keeps_nothing_from_working_but_the_gpus() {
     assert!(host_goes_on(&windows));
     assert_eq!(values(&windows, "gpu_driver_stuck", 0), [1.0]);
     assert_eq!(values(&windows, "gpu_healthy", 0), [0.0]);
+    forget_messages(&systemd);
     while !next_message(&systemd).contains("WATCHDOG=1") {}
     let calls = node.nvml_calls();
     let hung = calls.last().unwrap();
@@ -186,6 +188,13 @@ fn g11_an_init_that_hangs_keeps_nothing_from_working_but_the_gpus() {
         wait_for(|| (!exists(child)).then_some(())).is_some(),
         "the child is gone too"
     );
+}
+
+/// Empties the queue, so that the next message is a new one.
+fn forget_messages(systemd: &UnixDatagram) {
+    systemd.set_nonblocking(true).unwrap();
+    while systemd.recv(&mut [0; 4096]).is_ok() {}
+    systemd.set_nonblocking(false).unwrap();
 }
 
 fn next_message(systemd: &UnixDatagram) -> String {
