@@ -2,7 +2,8 @@
 //!
 //! The only hand-over between the sampler and the publisher. A window stays in it until it was published. It is
 //! bounded: when it is full the oldest window goes, and its samples are counted as dropped, because the newest
-//! minute is the one that somebody is looking at.
+//! minute is the one that somebody is looking at. One that is being published stays, because it may arrive: no
+//! sample is counted both as published and as dropped.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,11 +40,15 @@ impl Queue {
         }
     }
 
-    /// Adds the newest window. A full queue lets the oldest go.
+    /// Adds the newest window. A full queue lets the oldest go that the reader does not hold.
     pub fn push(&self, window: ClosedWindow) {
         let mut state = self.lock();
-        if state.windows.len() == self.capacity
-            && let Some(lost) = state.windows.pop_front()
+        let unheld = state
+            .windows
+            .iter()
+            .position(|window| Arc::strong_count(window) == 1);
+        if state.windows.len() >= self.capacity
+            && let Some(lost) = unheld.and_then(|at| state.windows.remove(at))
         {
             tracing::error!(
                 start = lost.start,
@@ -73,7 +78,7 @@ impl Queue {
         self.lock().windows.front().map(Arc::clone)
     }
 
-    /// Removes a window that was published. One that the queue has let go meanwhile is no longer there.
+    /// Removes a window that was published.
     pub fn published(&self, window: &Arc<ClosedWindow>) {
         self.lock().windows.retain(|known| !Arc::ptr_eq(known, window));
     }
@@ -139,16 +144,29 @@ mod tests {
     #[test]
     fn a_full_queue_lets_the_oldest_go_and_counts_it() {
         let queue = Queue::new(2);
-        queue.push(window(1));
-        let first = queue.front().unwrap();
-        queue.push(window(2));
-        queue.push(window(3));
+        for start in 1..=3 {
+            queue.push(window(start));
+        }
         assert_eq!(
             (queue.oldest(), queue.len(), queue.dropped_samples()),
             (Some(2), 2, 1)
         );
-        queue.published(&first);
-        assert_eq!(queue.len(), 2, "what was let go is not mistaken for another");
+    }
+
+    #[test]
+    fn what_is_being_published_is_not_let_go_so_that_it_is_counted_once() {
+        let queue = Queue::new(2);
+        queue.push(window(1));
+        let held = queue.front().unwrap();
+        for start in 2..=4 {
+            queue.push(window(start));
+        }
+        assert_eq!(
+            (queue.oldest(), queue.len(), queue.dropped_samples()),
+            (Some(1), 2, 2)
+        );
+        queue.published(&held);
+        assert_eq!((queue.oldest(), queue.samples()), (Some(4), 1));
     }
 
     #[tokio::test]
