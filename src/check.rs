@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -143,8 +144,18 @@ fn socket(config: &Config) -> Finding {
             "status.socket",
             format!("an agent answers on {}", socket.display()),
         ),
+        Err(_) if is_occupied(socket) => Finding::error(
+            "status.socket",
+            format!("{} exists and is not a socket", socket.display()),
+            "move it away, or set status.socket to another path",
+        ),
         Err(_) => directory("status.socket", socket.parent().unwrap_or(Path::new("/"))),
     }
+}
+
+/// Whether something is there that no agent has left.
+fn is_occupied(socket: &Path) -> bool {
+    fs_err::symlink_metadata(socket).is_ok_and(|found| !found.file_type().is_socket())
 }
 
 /// Whether the agent could write to a directory, or make it.

@@ -4,7 +4,7 @@
 //! read, is cut off; it holds up nobody.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use super::Snapshots;
 
 /// Time for a whole exchange.
 const EXCHANGE: Duration = Duration::from_secs(2);
-/// Clients at one time; one more waits.
-const CLIENTS: usize = 8;
+/// Clients at one time; one more waits. So many may be silent before anybody notices.
+const CLIENTS: usize = 64;
 /// No command is longer.
 const COMMAND_BYTES: u64 = 256;
 /// Owner and group may ask; who is in root's group may read what root knows anyway.
@@ -56,6 +56,14 @@ pub enum SocketError {
         /// Its process id, if it has written one.
         pid: Option<String>,
     },
+    /// Something else is there, and it may be precious.
+    #[error(
+        "status.socket: {path} exists and is not a socket; move it away, or set status.socket to another path"
+    )]
+    NotASocket {
+        /// The configured path.
+        path: PathBuf,
+    },
     /// The socket itself.
     #[error("status.socket: cannot listen on {path}")]
     Bind {
@@ -86,9 +94,15 @@ impl StatusSocket {
             path: path.to_owned(),
             source,
         };
-        match fs_err::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(bind_error(error)),
-            _ => {}
+        match fs_err::symlink_metadata(path) {
+            Ok(found) if found.file_type().is_socket() => fs_err::remove_file(path).map_err(bind_error)?,
+            Ok(_) => {
+                return Err(SocketError::NotASocket {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(bind_error(error)),
         }
         let listener = UnixListener::bind(path).map_err(bind_error)?;
         fs_err::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(bind_error)?;
@@ -114,8 +128,10 @@ impl StatusSocket {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else {
-                return;
+            // Clients that say nothing may hold all places, but not the shutdown. Cancel-safe.
+            let place = tokio::select! {
+                () = shutdown.cancelled() => return,
+                place = Arc::clone(&room).acquire_owned() => place,
             };
             let snapshots = snapshots.clone();
             clients.spawn(async move {
