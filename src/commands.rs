@@ -49,14 +49,9 @@ impl Failure {
 
 /// The effective configuration.
 pub fn load_config(global: &Global) -> Result<Config, ConfigError> {
-    // A variable that is no text cannot be one of ours: all of our keys and values are.
-    let text = |variable: std::ffi::OsString| variable.into_string().ok();
-    let env = std::env::vars_os()
-        .filter_map(|(key, value)| Some((text(key)?, text(value)?)))
-        .collect();
     config::load(&Sources {
         file: global.config.clone(),
-        env,
+        env: Sources::configuring(std::env::vars_os()),
         set: global.set.clone(),
     })
 }
