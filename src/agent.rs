@@ -301,8 +301,13 @@ impl Agent {
     }
 
     fn stop_limit(&self) -> AgentError {
+        // The status is served until all others have ended: it holds up nobody, unless it is the last.
+        let mut late = self.running.clone();
+        if late != ["status"] {
+            late.retain(|name| *name != "status");
+        }
         AgentError::StopLimit {
-            tasks: self.running.join(", "),
+            tasks: late.join(", "),
             samples: self.queue.samples(),
         }
     }
