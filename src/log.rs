@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -14,6 +14,9 @@ use tracing_subscriber::{Layer, Registry};
 
 /// The variable that holds the level.
 pub const LEVEL_VARIABLE: &str = "GPUSHARE_LOG";
+
+/// The level where the variable says nothing, or nothing that makes sense.
+const DEFAULT_LEVEL: Level = Level::INFO;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -47,11 +50,11 @@ impl Format {
 
 /// Starts logging. A level that makes no sense is reported and replaced by `info`.
 pub fn init(format: Format) {
-    let wanted = std::env::var(LEVEL_VARIABLE).unwrap_or_else(|_| "info".into());
-    let parsed = wanted.parse::<Targets>();
+    let wanted = std::env::var(LEVEL_VARIABLE).unwrap_or_default();
+    let parsed = parse_levels(&wanted);
     let filter = parsed
         .as_ref()
-        .map_or_else(|_| Targets::new().with_default(Level::INFO), Clone::clone);
+        .map_or_else(|_| Targets::new().with_default(DEFAULT_LEVEL), Clone::clone);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
         Format::Text => Box::new(
             tracing_subscriber::fmt::layer()
@@ -77,8 +80,34 @@ pub fn init(format: Format) {
         .with(layer.with_filter(filter))
         .try_init();
     if let Err(error) = parsed {
-        tracing::warn!(value = wanted, %error, "{LEVEL_VARIABLE} makes no sense; logging at info");
+        tracing::warn!(
+            value = wanted,
+            error,
+            "{LEVEL_VARIABLE} makes no sense; logging at info"
+        );
     }
+}
+
+/// Reads `LEVEL` and `MODULE=LEVEL`, several with commas between; empty is [`DEFAULT_LEVEL`].
+///
+/// Stricter than [`Targets`]' own parser, which takes a misspelt level for a module and silences all others.
+fn parse_levels(text: &str) -> Result<Targets, String> {
+    if text.trim().is_empty() {
+        return Ok(Targets::new().with_default(DEFAULT_LEVEL));
+    }
+    let mut levels = Targets::new();
+    for part in text.split(',').map(str::trim) {
+        let (module, level) = part.split_once('=').unwrap_or(("", part));
+        let is_complete = !level.is_empty() && !part.starts_with('=');
+        let level = level.parse::<LevelFilter>().ok().filter(|_| is_complete);
+        let level = level.ok_or_else(|| format!("{part:?} is neither a level nor MODULE=LEVEL"))?;
+        levels = if module.is_empty() {
+            levels.with_default(level)
+        } else {
+            levels.with_target(module, level)
+        };
+    }
+    Ok(levels)
 }
 
 /// An error and its causes, outermost first, in one line.
@@ -131,5 +160,38 @@ impl Write for Prioritised {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_read_for_all_and_for_single_modules() {
+        let levels = parse_levels("warn, gpushare::gpu=debug").unwrap();
+        assert!(levels.would_enable("gpushare::gpu::task", &Level::DEBUG));
+        assert!(levels.would_enable("gpushare::agent", &Level::WARN));
+        assert!(!levels.would_enable("gpushare::agent", &Level::INFO));
+        for nothing in ["", " "] {
+            let levels = parse_levels(nothing).unwrap();
+            assert!(levels.would_enable("gpushare", &Level::INFO));
+            assert!(!levels.would_enable("gpushare", &Level::DEBUG));
+        }
+    }
+
+    #[test]
+    fn what_is_no_level_is_refused_not_taken_for_a_module() {
+        for text in [
+            "verbose",
+            "gpushare",
+            "info,gpushare=loud",
+            "gpushare=",
+            "=",
+            "=info",
+            "info,",
+        ] {
+            assert!(parse_levels(text).is_err(), "{text:?}");
+        }
     }
 }
