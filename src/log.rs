@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
+use std::time::SystemTime;
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -88,6 +89,25 @@ pub fn init(format: Format) {
     }
 }
 
+/// Says why a command failed, in the form of the log but at any level: it explains the exit code.
+pub fn last_word(format: Format, error: &dyn Error) {
+    // Nobody is left to be told that standard error is closed.
+    let _ = io::stderr().write_all(worded(format, &chain(error), SystemTime::now()).as_bytes());
+}
+
+/// An error and its causes, outermost first, in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 /// Reads `LEVEL` and `MODULE=LEVEL`, several with commas between; empty is [`DEFAULT_LEVEL`].
 ///
 /// Stricter than [`Targets`]' own parser, which takes a misspelt level for a module and silences all others.
@@ -110,17 +130,19 @@ fn parse_levels(text: &str) -> Result<Targets, String> {
     Ok(levels)
 }
 
-/// An error and its causes, outermost first, in one line.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+fn worded(format: Format, message: &str, now: SystemTime) -> String {
+    match format {
+        Format::Text => format!("gpushare: {message}\n"),
+        // The journal makes an entry of every line.
+        Format::Journal => format!("<3>{}\n", message.replace('\n', "\n<3>")),
+        Format::Json => {
+            let timestamp = humantime::format_rfc3339_micros(now).to_string();
+            let line = serde_json::json!({
+                "timestamp": timestamp, "level": "ERROR", "message": message, "target": "gpushare",
+            });
+            format!("{line}\n")
+        }
     }
-    text
 }
 
 /// Writes each event to standard error with its priority in front, as `sd-daemon(3)` describes.
@@ -193,5 +215,25 @@ mod tests {
         ] {
             assert!(parse_levels(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_last_word_has_the_form_of_the_log() {
+        let now = SystemTime::UNIX_EPOCH;
+        let message = "the configuration has 1 problem:\n  a: unknown key";
+        assert_eq!(
+            worded(Format::Text, message, now),
+            "gpushare: the configuration has 1 problem:\n  a: unknown key\n"
+        );
+        assert_eq!(
+            worded(Format::Journal, message, now),
+            "<3>the configuration has 1 problem:\n<3>  a: unknown key\n"
+        );
+        let line = worded(Format::Json, message, now);
+        assert_eq!(line.lines().count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["level"], "ERROR");
+        assert_eq!(line["message"], message);
+        assert_eq!(line["timestamp"], "1970-01-01T00:00:00.000000Z");
     }
 }

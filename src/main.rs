@@ -1,6 +1,5 @@
 //! `gpushare`: parses the command line, runs one command, maps its outcome to an exit code.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -23,7 +22,8 @@ fn main() -> ExitCode {
             };
         }
     };
-    log::init(cli.global.log_format.unwrap_or_else(log::Format::detect));
+    let format = cli.global.log_format.unwrap_or_else(log::Format::detect);
+    log::init(format);
     let outcome = match cli.command {
         Command::Run => agent::command(&cli.global),
         Command::Status { json, watch } => commands::status(&cli.global, json, watch),
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "gpushare: {}", log::chain(&failure));
+            log::last_word(format, &failure);
             failure.exit_code().into()
         }
     }
