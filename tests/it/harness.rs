@@ -131,21 +131,10 @@ impl Node {
 
     /// Starts the agent without waiting for anything.
     pub(crate) fn start_unseen(&self) -> Agent {
-        let log = fs_err::File::create(self.path("agent.log")).unwrap();
-        let mut command = self.command(&["run"]);
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::from(log.into_file()));
-        let mut process = command.spawn().unwrap();
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let reader = read_lines(process.stdout.take().unwrap(), Arc::clone(&lines));
-        Agent {
-            process,
-            lines,
-            reader: Some(reader),
-            socket: self.path("status.sock"),
-            log: self.path("agent.log"),
-        }
+        let mut agent = self.start_into(&["run"], Stdio::piped());
+        let stdout = agent.process.stdout.take().unwrap();
+        agent.reader = Some(read_lines(stdout, Arc::clone(&agent.lines)));
+        agent
     }
 
     fn write_config(&self) -> PathBuf {
@@ -159,6 +148,20 @@ impl Node {
             .collect();
         fs_err::write(&path, lines.concat()).unwrap();
         path
+    }
+
+    /// Starts the agent with these arguments, its standard output going elsewhere than into [`Agent::batches`].
+    pub(crate) fn start_into(&self, arguments: &[&str], stdout: impl Into<Stdio>) -> Agent {
+        let log = fs_err::File::create(self.path("agent.log")).unwrap();
+        let mut command = self.command(arguments);
+        command.stdout(stdout).stderr(Stdio::from(log.into_file()));
+        Agent {
+            process: command.spawn().unwrap(),
+            lines: Arc::default(),
+            reader: None,
+            socket: self.path("status.sock"),
+            log: self.path("agent.log"),
+        }
     }
 }
 
@@ -249,7 +252,9 @@ impl Agent {
         let status = wait_for(|| self.process.try_wait().unwrap());
         let status = status.unwrap_or_else(|| panic!("the agent does not end; log:\n{}", self.log()));
         let took = begun.elapsed();
-        self.reader.take().unwrap().join().unwrap();
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
         Ended {
             status,
             took,
@@ -337,16 +342,23 @@ pub(crate) fn output(mut command: Command) -> (i32, String, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut stderr = child.stderr.take().unwrap();
-    let errors = std::thread::spawn(move || {
+    let stdout = read_text(child.stdout.take().unwrap());
+    let stderr = read_text(child.stderr.take().unwrap());
+    let status = wait_for(|| child.try_wait().unwrap());
+    if status.is_none() {
+        child.kill().unwrap();
+    }
+    let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+    let status = status.unwrap_or_else(|| panic!("{command:?} does not end\n{stdout}{stderr}"));
+    (status.code().unwrap_or(-1), stdout, stderr)
+}
+
+fn read_text(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
         let mut text = String::new();
-        stderr.read_to_string(&mut text).unwrap();
+        from.read_to_string(&mut text).unwrap();
         text
-    });
-    let mut text = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-    let status = child.wait().unwrap();
-    (status.code().unwrap_or(-1), text, errors.join().unwrap())
+    })
 }
 
 /// Whether a process exists.
