@@ -1,1 +1,0 @@
-//! The life of the agent: start, status, systemd, stop.

@@ -1,0 +1,107 @@
+//! What systemd is told.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use super::scene::{ONE_GPU, STOP, has_ended};
+use crate::harness::{Node, PATIENCE, datums, wait_for};
+
+#[test]
+fn systemd_is_told_ready_then_fed_then_told_stopping() {
+    let node = Node::new(ONE_GPU);
+    let systemd = Systemd::on(&node);
+    let limit = Duration::from_secs(2);
+    let node = node.with_env("WATCHDOG_USEC", &limit.as_micros().to_string());
+    let node = systemd.supervises(node);
+    let agent = node.start_unseen();
+
+    let first = systemd.next();
+    assert!(first.lines().any(|line| line == "READY=1"), "{first}");
+    assert!(first.lines().any(|line| line.starts_with("STATUS=")), "{first}");
+    assert_eq!(agent.status().expect("ready to answer").agent.pid, agent.pid());
+
+    // The status line is brought up to date every five seconds: time for a few feeds.
+    let mut fed = Vec::new();
+    let line = loop {
+        let said = systemd.next();
+        if said == "WATCHDOG=1" {
+            fed.push(Instant::now());
+        }
+        if said.starts_with("STATUS=1/1 GPUs healthy") && said.contains("last window") {
+            break said;
+        }
+    };
+    assert!(line.contains("driver 580.95.05; stdout: last window "), "{line}");
+    for pair in fed.windows(2) {
+        assert!(pair[1] - pair[0] < limit, "systemd would have killed it: {fed:?}");
+    }
+    let span = *fed.last().unwrap() - fed[0];
+    assert!(fed.len() >= 4, "{} feeds", fed.len());
+    let mean = span / u32::try_from(fed.len() - 1).unwrap();
+    assert!(
+        (0.8..1.2).contains(&(mean.as_secs_f64() / (limit / 2).as_secs_f64())),
+        "half of the limit: {mean:?}"
+    );
+
+    assert_eq!(agent.terminate().status.code(), Some(0));
+    let stopping = systemd.wait("STOPPING=1");
+    assert!(stopping.contains("STATUS=stopping"), "{stopping}");
+}
+
+#[test]
+fn it_is_ready_although_nvml_hangs_and_stops_in_time() {
+    let node = Node::new("[init]\nhang_ms = \"forever\"\n");
+    let systemd = Systemd::on(&node);
+    let node = systemd.supervises(node);
+    let agent = node.start_unseen();
+    let ready = systemd.next();
+    assert!(
+        ready.contains("READY=1") && ready.contains("STATUS=waiting for NVML"),
+        "{ready}"
+    );
+    let status = agent.wait("the host is published meanwhile", |status| {
+        status.publish.done.windows >= 2
+    });
+    let nvml = status.gpu.child.pid.expect("it is still trying");
+    let ended = agent.terminate();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+    assert!(ended.took < STOP, "{:?}", ended.took);
+    assert!(!datums(&ended.batches, "mem_used_percent").is_empty());
+    wait_for(|| has_ended(nvml).then_some(())).expect("the NVML process is gone");
+}
+
+/// The far end of `NOTIFY_SOCKET`.
+struct Systemd(UnixDatagram);
+
+impl Systemd {
+    fn on(node: &Node) -> Self {
+        let socket = UnixDatagram::bind(node.path("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket)
+    }
+
+    /// The node with an agent that knows of this end.
+    fn supervises(&self, node: Node) -> Node {
+        let path = self.0.local_addr().unwrap().as_pathname().unwrap().to_owned();
+        node.with_env("NOTIFY_SOCKET", path.to_str().unwrap())
+    }
+
+    fn next(&self) -> String {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer).expect("the agent says something");
+        String::from_utf8(buffer[..length].to_vec())
+            .unwrap()
+            .trim_end()
+            .to_owned()
+    }
+
+    /// The next message that holds this line.
+    fn wait(&self, line: &str) -> String {
+        loop {
+            let said = self.next();
+            if said.lines().any(|known| known == line) {
+                return said;
+            }
+        }
+    }
+}
