@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use gpushare::config::Config;
 use gpushare::gpu::inventory::{Inventory, Numbers};
-use gpushare::gpu::wire::{Driver, Reading, Throttle};
+use gpushare::gpu::wire::{Driver, Reading, RingSample, Throttle};
 use gpushare::gpu::{GpuInfo, GpuProcess, Memory};
 use gpushare::host::{HostSettings, HostSource, LocalHost};
 use gpushare::metrics::{Windows, series};
@@ -61,6 +61,7 @@ fn main() {
                 .read(&reading(gpu, tick, now), now, now)
                 .expect("a known GPU");
             points.extend(series::of_gpu(&read));
+            points.extend(series::of_ring(&read).map(|(_, point)| point));
         }
         for state in inventory.states() {
             points.extend(series::of_gpu_state(&state, Some(0)));
@@ -115,7 +116,13 @@ fn reading(gpu: u32, tick: u64, now: Duration) -> Reading {
     let mut reading = Reading::new(uuid(gpu).as_str().into(), now);
     let wobble = (tick * 7 + u64::from(gpu) * 13) % 100;
     let percent = u32::try_from(wobble).unwrap_or(0);
-    reading.utilization = (0..6).map(|n| (percent + n * 5) % 101).collect();
+    let unix_us = u64::try_from(now.as_micros()).unwrap_or(0);
+    reading.utilization = (0..6)
+        .map(|n| RingSample {
+            unix_us,
+            percent: (percent + n * 5) % 101,
+        })
+        .collect();
     reading.memory = Some(Memory {
         total_bytes: 80 << 30,
         reserved_bytes: 1 << 29,
@@ -125,7 +132,7 @@ fn reading(gpu: u32, tick: u64, now: Duration) -> Reading {
     reading.power_milliwatts = Some(100_000 + wobble * 1_371);
     reading.temperature_celsius = i64::try_from(30 + wobble / 3).ok();
     reading.sm_clock_mhz = Some(1_200 + percent);
-    reading.throttle = Some(Throttle::Totals([tick * 1_000_000, 0, 0, 0]));
+    reading.throttle = Some(Throttle::Totals([tick * 1_000_000, 0, 0, 0].map(Some)));
     reading.ecc_uncorrected_total = Some(0);
     reading.recovery_action = Some(0);
     reading.processes = Some(vec![GpuProcess {

@@ -13,6 +13,9 @@ use tokio::sync::mpsc;
 /// How often a plain file (a test's, or a copied log) is looked at again; a device wakes the reader itself.
 const FILE_POLL: Duration = Duration::from_millis(100);
 
+/// How soon a log that could not be read is tried again: the mend is a person's.
+const RETRY: Duration = Duration::from_secs(10);
+
 /// No record of `/dev/kmsg` is longer (`PRINTKRB_RECORD_MAX` in the kernel, 1024 before 6.6, with its prefix).
 const RECORD_BYTES: usize = 8192;
 
@@ -45,8 +48,11 @@ pub fn watch(path: PathBuf) -> io::Result<mpsc::Receiver<KernelLogEvent>> {
     std::thread::Builder::new()
         .name("gpushare-kmsg".into())
         .spawn(move || {
-            if let Err(error) = read(&path, &events) {
-                let _ = events.blocking_send(KernelLogEvent::Failed(error));
+            while let Err(error) = read(&path, &events) {
+                if events.blocking_send(KernelLogEvent::Failed(error)).is_err() {
+                    return;
+                }
+                std::thread::sleep(RETRY);
             }
         })?;
     Ok(receiver)

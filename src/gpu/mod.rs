@@ -96,8 +96,8 @@ pub struct GpuProcess {
 pub struct GpuSample {
     /// The sticky `GPUNumber`.
     pub number: Arc<str>,
-    /// Utilisation in percent: every sample of the driver's ring since the reading before.
-    pub utilization: Vec<u32>,
+    /// Utilisation: every sample of the driver's ring since the reading before, with its own time.
+    pub utilization: Vec<wire::RingSample>,
     /// Device memory.
     pub memory: Option<Memory>,
     /// Power draw in watts.
@@ -169,6 +169,9 @@ pub enum DriverState {
         driver_version: String,
         /// `nvmlSystemGetCudaDriverVersion_v2` as "12.8"; absent where unsupported.
         cuda_version: Option<String>,
+        /// GPUs that the driver counts but cannot open.
+        #[serde(default)]
+        unreadable: u32,
     },
     /// NVML does not work; asked again for ever, with back-off.
     Unavailable {
@@ -216,9 +219,16 @@ pub struct ChildStatus {
     pub abandoned: u32,
 }
 
-/// How long NVML may be silent before a GPU counts as stuck: two readings and a second, so that one slow call is
-/// no alarm.
+/// How often the driver is asked for something: with every sample, and at least once a second, because its ring of
+/// utilisation samples holds about twelve seconds and a driver that hangs must be noticed whatever the interval.
+#[must_use]
+pub fn beat(interval: Duration) -> Duration {
+    interval.min(Duration::from_secs(1))
+}
+
+/// How long NVML may be silent before a GPU counts as stuck: two beats and a second, so that one slow call is no
+/// alarm.
 #[must_use]
 pub fn silence_limit(interval: Duration) -> Duration {
-    2 * interval + Duration::from_secs(1)
+    2 * beat(interval) + Duration::from_secs(1)
 }

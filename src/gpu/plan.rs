@@ -86,15 +86,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan for a child that reads every GPU once per `interval`. The first child is started at once.
+    /// A plan for a child that says something about every GPU once per `beat`. The first child is started at once.
     #[must_use]
-    pub fn new(interval: Duration) -> Self {
+    pub fn new(beat: Duration) -> Self {
         Self {
             phase: Phase::Waiting {
                 until: Duration::ZERO,
             },
             backoff: BACKOFF.0,
-            silent_limit: SILENT_LIMIT + 2 * interval,
+            silent_limit: SILENT_LIMIT + 2 * beat,
         }
     }
 
@@ -138,6 +138,7 @@ impl Plan {
         if now < deadline {
             return Step::Wait(deadline);
         }
+        self.forgive(now);
         self.phase = Phase::Leaving {
             since: now,
             killed: true,
@@ -276,6 +277,21 @@ mod tests {
         assert_eq!(plan.step(WELL, at(12)), Step::Start);
         plan.ready(at(12));
         assert_eq!(plan.gone(at(60)), at(1));
+    }
+
+    #[test]
+    fn a_child_that_hung_after_long_work_is_replaced_soon() {
+        let mut plan = running(0);
+        for _ in 0..4 {
+            plan.gone(at(0));
+            plan.phase = Phase::Running {
+                since: at(0),
+                heard: at(0),
+            };
+        }
+        plan.heard(at(100));
+        assert_eq!(plan.step(WELL, at(112)), Step::Kill);
+        assert_eq!(plan.gone(at(112)), at(1));
     }
 
     #[test]

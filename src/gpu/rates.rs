@@ -13,7 +13,7 @@ use super::wire::{Reading, Throttle};
 /// What must be remembered of a GPU's reading to derive the next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
-    throttle: Option<(Duration, [u64; 4])>,
+    throttle: Option<(Duration, [Option<u64>; 4])>,
     ecc_uncorrected: Option<u64>,
 }
 
@@ -41,10 +41,14 @@ impl Totals {
         };
         let (before_at, before) = self.throttle.replace((reading.at, totals))?;
         let elapsed_ns = reading.at.checked_sub(before_at)?.as_nanos() as f64;
-        let mut longest_ns = 0;
-        for (now, before) in totals.iter().zip(before) {
-            longest_ns = longest_ns.max(now.checked_sub(before)?);
+        let mut longest_ns = None;
+        for (now, before) in totals.into_iter().zip(before) {
+            // Only what both readings have: a total that was absent for once has not grown from zero.
+            if let (Some(now), Some(before)) = (now, before) {
+                longest_ns = longest_ns.max(Some(now.checked_sub(before)?));
+            }
         }
+        let longest_ns = longest_ns?;
         // The driver's clock is not ours: a GPU that was held back all the time may show a little more.
         (elapsed_ns > 0.0).then(|| (100.0 * longest_ns as f64 / elapsed_ns).min(100.0))
     }
@@ -62,7 +66,7 @@ mod tests {
 
     fn reading(at_ms: u64, totals: [u64; 4], ecc: u64) -> Reading {
         let mut reading = Reading::new("GPU-1".into(), Duration::from_millis(at_ms));
-        reading.throttle = Some(Throttle::Totals(totals));
+        reading.throttle = Some(Throttle::Totals(totals.map(Some)));
         reading.ecc_uncorrected_total = Some(ecc);
         reading
     }
@@ -103,6 +107,19 @@ mod tests {
         assert_eq!(
             derive(&mut totals, &reading(2000, [0; 4], 1)),
             (Some(0.0), Some(0))
+        );
+    }
+
+    #[test]
+    fn a_total_that_was_absent_for_once_has_not_grown_from_zero() {
+        let mut totals = Totals::default();
+        derive(&mut totals, &reading(0, [0, 5_000_000_000, 0, 0], 0));
+        let mut without = reading(1000, [0; 4], 0);
+        without.throttle = Some(Throttle::Totals([Some(0), None, Some(0), Some(0)]));
+        assert_eq!(derive(&mut totals, &without).0, Some(0.0));
+        assert_eq!(
+            derive(&mut totals, &reading(2000, [0, 5_000_000_000, 0, 0], 0)).0,
+            Some(0.0)
         );
     }
 

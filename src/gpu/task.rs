@@ -3,7 +3,8 @@
 //! It never waits for NVML, only for messages, so that the status is right while the driver hangs. A failed step
 //! is status, not a return: the loop runs until shutdown.
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -15,7 +16,7 @@ use super::inventory::{Inventory, Numbers};
 use super::kmsg::{self, KernelLogEvent, Xid};
 use super::plan::{Observed, Plan, Step};
 use super::wire::{Fault, FaultKind, FromChild, Setup};
-use super::{ChildStatus, DriverState, GpuEvent, GpuState, GpuStatus, KernelLog, silence_limit};
+use super::{DriverState, GpuEvent, GpuState, GpuStatus, KernelLog, beat, silence_limit};
 use crate::metrics::clock::{self, Instants};
 
 /// Time that a child gets to end by itself at shutdown, before it is killed.
@@ -59,6 +60,8 @@ pub struct GpuTask {
     xids_logged: u32,
     /// Whether it is known why the child ends: it said so, or it was killed or asked to leave.
     end_explained: bool,
+    /// Children in a row that ended without a word before they had read anything.
+    deaths: u32,
 }
 
 impl GpuTask {
@@ -73,7 +76,7 @@ impl GpuTask {
         publish: watch::Sender<GpuStatus>,
     ) -> Self {
         Self {
-            plan: Plan::new(settings.interval),
+            plan: Plan::new(beat(settings.interval)),
             inventory: Inventory::new(numbers, boot_id),
             settings,
             child: None,
@@ -88,6 +91,7 @@ impl GpuTask {
             events,
             xids_logged: 0,
             end_explained: false,
+            deaths: 0,
         }
     }
 
@@ -114,14 +118,14 @@ impl GpuTask {
         loop {
             let observed = Observed {
                 listed: self.listed.0,
-                incomplete: self.listed.1 > 0 || self.inventory.incomplete(),
+                incomplete: self.may_enumerate_more(),
                 abandoned: self.status.child.abandoned,
             };
             match self.plan.step(observed, clock::monotonic_now()) {
                 Step::Wait(_) => return,
                 Step::Start => self.start(),
                 Step::Recycle => {
-                    tracing::info!("looking for missing GPUs with a new NVML process");
+                    tracing::debug!("looking for missing GPUs with a new NVML process");
                     self.end_explained = true;
                     self.child.iter_mut().for_each(Child::close);
                 }
@@ -129,6 +133,13 @@ impl GpuTask {
                 Step::Abandon => self.abandon(),
             }
         }
+    }
+
+    /// Whether enumerating afresh may bring back a GPU. Not while another one hangs: a new child would have to get
+    /// through init with it, and might take the healthy ones along.
+    fn may_enumerate_more(&self) -> bool {
+        let none_hangs = !self.status.gpus.iter().any(GpuState::is_stuck);
+        none_hangs && (self.listed.1 > 0 || self.inventory.incomplete())
     }
 
     fn start(&mut self) {
@@ -190,6 +201,7 @@ impl GpuTask {
         match event {
             ChildEvent::Said(FromChild::Read(reading)) => {
                 let now = Instants::now();
+                self.deaths = 0;
                 self.plan.heard(now.monotonic);
                 if let Some(sample) = self.inventory.read(&reading, now.wall, now.monotonic) {
                     self.emit(GpuEvent::Sampled(sample)).await;
@@ -223,6 +235,7 @@ impl GpuTask {
         self.set_driver(DriverState::Ready {
             driver_version: driver.driver_version,
             cuda_version: driver.cuda_version,
+            unreadable: driver.unreadable,
         });
     }
 
@@ -236,6 +249,12 @@ impl GpuTask {
                 Ok(status) => format!("it ended with {status}"),
                 Err(error) => error.to_string(),
             };
+            self.deaths += 1;
+            if self.deaths == 1 && self.status.driver.is_ready() {
+                // The driver need not be the culprit; if it is, the next child will tell, or its silence.
+                tracing::warn!(detail, "the NVML process died; starting another");
+                return;
+            }
             self.unavailable(Fault {
                 kind: FaultKind::ChildDied,
                 detail,
@@ -254,8 +273,15 @@ impl GpuTask {
             return;
         }
         match &driver {
-            DriverState::Ready { driver_version, .. } => {
+            DriverState::Ready {
+                driver_version,
+                unreadable,
+                ..
+            } => {
                 tracing::info!(driver = %driver_version, gpus = self.listed.0, "NVML is ready");
+                if *unreadable > 0 {
+                    tracing::warn!(gpus = *unreadable, "the driver counts GPUs that cannot be opened");
+                }
             }
             DriverState::Unavailable { fault } => {
                 tracing::warn!(error = %fault, mend = fault.mend(), "no GPU can be read; trying again for ever");
@@ -294,15 +320,27 @@ impl GpuTask {
 
     async fn on_kernel_log(&mut self, event: KernelLogEvent) {
         match event {
-            KernelLogEvent::Opened => self.status.kernel_log = KernelLog::Reading,
-            KernelLogEvent::Failed(error) => {
-                tracing::warn!(%error, "the kernel log cannot be read: gpu_xid_errors is absent");
-                self.status.kernel_log = KernelLog::Unreadable {
-                    reason: error.to_string(),
-                };
-            }
+            KernelLogEvent::Opened => self.set_kernel_log(KernelLog::Reading),
+            KernelLogEvent::Failed(error) => self.set_kernel_log(KernelLog::Unreadable {
+                reason: error.to_string(),
+            }),
             KernelLogEvent::Xid(xid) => self.on_xid(&xid).await,
         }
+    }
+
+    fn set_kernel_log(&mut self, state: KernelLog) {
+        if self.status.kernel_log == state {
+            return;
+        }
+        if let KernelLog::Unreadable { reason } = &state {
+            tracing::warn!(
+                error = reason,
+                "the kernel log cannot be read: gpu_xid_errors is absent until it can"
+            );
+        }
+        self.status.kernel_log = state;
+        // At once: from now on XIDs count, or are absent.
+        self.publish_status();
     }
 
     async fn on_xid(&mut self, xid: &Xid) {
@@ -334,7 +372,6 @@ impl GpuTask {
         child.close();
         // One that is stuck is killed when it is dropped.
         let _ = tokio::time::timeout(FAREWELL, child.event()).await;
-        self.status.child = ChildStatus::default();
     }
 }
 
@@ -372,7 +409,7 @@ fn log_changes(before: &[GpuState], now: &[GpuState]) {
 
 /// Reads the sticky numbers. A file that is missing or makes no sense means that no GPU has a number yet.
 #[must_use]
-pub fn read_numbers(path: &std::path::Path) -> Numbers {
+pub fn read_numbers(path: &Path) -> Numbers {
     let text = match fs_err::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
@@ -392,10 +429,20 @@ pub fn read_numbers(path: &std::path::Path) -> Numbers {
 fn keep_numbers(path: PathBuf, numbers: Numbers) {
     tokio::task::spawn_blocking(move || {
         let text = serde_json::to_string_pretty(&numbers).expect("a map of numbers is valid JSON");
-        let fresh = path.with_extension("json.new");
-        let written = fs_err::write(&fresh, text).and_then(|()| fs_err::rename(&fresh, &path));
+        let written = replace_file(&path, text.as_bytes());
         if let Err(error) = written {
             tracing::warn!(%error, "GPU numbers cannot be kept; after a reboot without one GPU they may move");
         }
     });
+}
+
+/// Replaces a file as a whole, also over a loss of power: contents first, then the name, then the directory.
+fn replace_file(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+    let fresh = path.with_extension("json.new");
+    let mut file = fs_err::File::create(&fresh)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    fs_err::rename(&fresh, path)?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    fs_err::File::open(directory)?.sync_all()
 }

@@ -65,8 +65,10 @@ pub struct Reading {
     pub at: Duration,
     /// How long NVML took for it.
     pub took: Duration,
-    /// Utilisation in percent, every sample of the ring since the reading before.
-    pub utilization: Vec<u32>,
+    /// Whether everything was read, or the utilisation ring alone, which must be emptied more often.
+    pub whole: bool,
+    /// Every sample of the utilisation ring since the reading before.
+    pub utilization: Vec<RingSample>,
     /// Timestamp of the newest of them.
     pub newest_sample: Option<u64>,
     /// Device memory.
@@ -97,6 +99,7 @@ impl Reading {
             uuid,
             at,
             took: Duration::ZERO,
+            whole: true,
             utilization: Vec::new(),
             newest_sample: None,
             memory: None,
@@ -112,11 +115,21 @@ impl Reading {
     }
 }
 
+/// One sample of utilisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingSample {
+    /// When the driver took it, microseconds since the Unix epoch: names the window it belongs to.
+    pub unix_us: u64,
+    /// Percent.
+    pub percent: u32,
+}
+
 /// How a GPU was held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Throttle {
-    /// Total nanoseconds for power, temperature, board limit and reliability (NVML fields 74, 75, 77, 79).
-    Totals([u64; 4]),
+    /// Total nanoseconds for power, temperature, board limit and reliability (NVML fields 74, 75, 77, 79); a
+    /// reason that the GPU does not count is absent.
+    Totals([Option<u64>; 4]),
     /// At this instant (`nvmlDeviceGetCurrentClocksThrottleReasons`).
     Now(bool),
 }
@@ -129,6 +142,8 @@ pub enum GpuFault {
     Lost,
     /// `NVML_ERROR_RESET_REQUIRED` (16).
     ResetRequired,
+    /// Not one call succeeded, and at least one failed for no known reason.
+    Failing,
 }
 
 /// Why NVML as a whole does not work.

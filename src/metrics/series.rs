@@ -1,6 +1,7 @@
 //! Which series a sample feeds. A value that could not be read feeds none: absent is never zero.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::gpu::{GpuSample, GpuState};
 use crate::host::HostSample;
@@ -87,14 +88,22 @@ pub fn of_host(sample: &HostSample) -> Vec<Point> {
     points
 }
 
-/// The points of one reading of one GPU.
+/// The points of the utilisation ring, each with the time at which the driver took it.
+pub fn of_ring(sample: &GpuSample) -> impl Iterator<Item = (Duration, Point)> + use<'_> {
+    sample.utilization.iter().map(|ring| {
+        let series = Series::labelled(Metric::GpuUtilization, &sample.number);
+        (
+            Duration::from_micros(ring.unix_us),
+            (series, f64::from(ring.percent)),
+        )
+    })
+}
+
+/// The points of one reading of one GPU, but for its ring.
 #[must_use]
 pub fn of_gpu(sample: &GpuSample) -> Vec<Point> {
     let mut points = Vec::new();
     let gpu = &sample.number;
-    for percent in &sample.utilization {
-        points.push((Series::labelled(Metric::GpuUtilization, gpu), f64::from(*percent)));
-    }
     if let Some(memory) = &sample.memory {
         push_labelled(
             &mut points,
@@ -177,6 +186,7 @@ fn push_labelled(points: &mut Vec<Point>, metric: Metric, label: &Arc<str>, valu
 mod tests {
     use super::*;
     use crate::gpu::Memory;
+    use crate::gpu::wire::RingSample;
     use crate::host::{DiskIo, DiskSpace};
 
     fn texts(points: &[Point]) -> Vec<String> {
@@ -228,9 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn every_ring_sample_is_a_point_and_memory_is_relative_to_what_can_be_allocated() {
+    fn memory_is_relative_to_what_can_be_allocated() {
         let mut sample = GpuSample::new("3".into());
-        sample.utilization = vec![10, 90];
         sample.memory = Some(Memory {
             total_bytes: 1000,
             reserved_bytes: 200,
@@ -241,13 +250,26 @@ mod tests {
         assert_eq!(
             texts(&of_gpu(&sample)),
             [
-                "gpu_utilization{GPUNumber=\"3\"} 10",
-                "gpu_utilization{GPUNumber=\"3\"} 90",
                 "gpu_memory_utilization{GPUNumber=\"3\"} 50",
                 "gpu_memory_used{GPUNumber=\"3\"} 400",
                 "gpu_memory_free{GPUNumber=\"3\"} 400",
                 "gpu_ecc_uncorrected{GPUNumber=\"3\"} 2",
             ]
+        );
+    }
+
+    #[test]
+    fn every_ring_sample_is_a_point_with_its_own_time() {
+        let mut sample = GpuSample::new("3".into());
+        sample.utilization = vec![RingSample {
+            unix_us: 1_500_000,
+            percent: 10,
+        }];
+        let points: Vec<_> = of_ring(&sample).collect();
+        assert_eq!(points[0].0, Duration::from_millis(1_500));
+        assert_eq!(
+            texts(&[points[0].1.clone()]),
+            ["gpu_utilization{GPUNumber=\"3\"} 10"]
         );
     }
 }

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::{self, Instants};
 use super::series::{self, Point};
-use super::window::{DropReason, Ledger, Windows};
+use super::window::{DropReason, LATENESS, Ledger, Windows};
 use super::{Metric, Series};
 use crate::config::Group;
-use crate::gpu::{DriverState, GpuEvent, GpuStatus, KernelLog};
+use crate::gpu::{DriverState, GpuEvent, GpuSample, GpuStatus, KernelLog};
 use crate::host::HostSample;
 use crate::host::task::HostThread;
 use crate::publish::queue::Queue;
@@ -106,10 +106,12 @@ impl Sampler {
             let pause = clock::until_next(clock::wall_now(), interval, interval / 10);
             let mut tick = std::pin::pin!(tokio::time::sleep(pause));
             loop {
+                let held = self.held_for();
                 // Every branch is cancel-safe; what a branch yields is handled after the select.
                 tokio::select! {
                     () = shutdown.cancelled() => return self.finish(),
                     () = &mut tick => break,
+                    () = tokio::time::sleep(held.unwrap_or_default()), if held.is_some() => self.advance(Instants::now()),
                     Some(sample) = self.host.next() => self.on_host(sample),
                     Some(event) = self.gpu_events.recv() => self.on_gpu(event),
                 }
@@ -146,17 +148,30 @@ impl Sampler {
 
     fn on_gpu(&mut self, event: GpuEvent) {
         match event {
-            GpuEvent::Sampled(sample) => self.record(series::of_gpu(&sample), Instants::now()),
+            GpuEvent::Sampled(sample) => self.on_reading(&sample),
             GpuEvent::XidSeen(number) => *self.xids.entry(number).or_default() += 1,
         }
     }
 
+    fn on_reading(&mut self, sample: &GpuSample) {
+        let now = Instants::now();
+        self.record(series::of_gpu(sample), now);
+        if self
+            .settings
+            .groups
+            .contains(&Metric::GpuUtilization.entry().group)
+        {
+            let refused = self.windows.record_at(series::of_ring(sample), now.monotonic);
+            self.log_refused(&refused);
+        }
+    }
+
     fn gpu_states(&mut self) -> Vec<Point> {
-        let xids = std::mem::take(&mut self.xids);
         let status = self.gpu_status.borrow_and_update();
         if matches!(status.driver, DriverState::Off | DriverState::Starting) {
             return Vec::new();
         }
+        let xids = std::mem::take(&mut self.xids);
         let log_is_read = status.kernel_log == KernelLog::Reading;
         let count = |number| log_is_read.then(|| xids.get(number).copied().unwrap_or(0));
         status
@@ -187,17 +202,36 @@ impl Sampler {
         oldest_end.map_or(Duration::ZERO, |end| now.wall.saturating_sub(end))
     }
 
-    fn record(&mut self, points: Vec<Point>, now: Instants) {
-        if let Some(closed) = self.windows.advance(now.wall) {
-            self.queue.push(closed);
+    /// How long the window before is still to be held.
+    fn held_for(&self) -> Option<Duration> {
+        self.windows
+            .held_until()
+            .map(|until| until.saturating_sub(clock::wall_now()).min(LATENESS))
+    }
+
+    fn advance(&mut self, now: Instants) {
+        let closed = self.windows.advance(now.wall);
+        if !closed.is_empty() {
+            for window in closed {
+                self.queue.push(window);
+            }
             // At once, so that no sample is seen both in the open window and in the queue, or in neither.
             self.publish_status();
         }
+    }
+
+    fn record(&mut self, points: Vec<Point>, now: Instants) {
+        self.advance(now);
         let groups = &self.settings.groups;
         let wanted = points
             .into_iter()
             .filter(|(series, _)| groups.contains(&series.metric.entry().group));
-        for series in self.windows.record(wanted, now.monotonic) {
+        let refused = self.windows.record(wanted, now.monotonic);
+        self.log_refused(&refused);
+    }
+
+    fn log_refused(&self, refused: &[String]) {
+        for series in refused {
             tracing::warn!(
                 series,
                 max_series = self.settings.max_series,
@@ -225,7 +259,11 @@ impl Sampler {
         while let Some(sample) = self.host.try_next() {
             self.on_host(sample);
         }
-        if let Some(closed) = self.windows.close() {
+        if !self.xids.is_empty() {
+            let points = self.gpu_states();
+            self.record(points, Instants::now());
+        }
+        for closed in self.windows.close() {
             tracing::info!(
                 start = closed.start,
                 samples = closed.samples(),

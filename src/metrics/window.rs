@@ -3,6 +3,9 @@
 //! A series' window is its distinct values with how often each occurred: what `PutMetricData` takes as `Values`
 //! and `Counts`, so that percentiles, minimum and maximum in CloudWatch are those of the samples.
 //!
+//! A window that has ended is held for a moment ([`LATENESS`]): the driver's utilisation samples carry their own time
+//! and arrive up to a second later, and they belong to the window in which they were taken.
+//!
 //! Invariants: every value in a window is finite and within CloudWatch's range; the number of distinct series in
 //! a rolling hour never exceeds the cap; a sample is in exactly one window or counted as dropped.
 
@@ -17,6 +20,10 @@ pub const MAX_VALUES_PER_DATUM: usize = 150;
 
 /// CloudWatch takes values from -2^360 to 2^360.
 const MAX_MAGNITUDE: f64 = f64::from_bits((1023 + 360) << 52);
+
+/// How long a window is held after its end. Readings are taken half a second after the full second at the latest, and
+/// take milliseconds; what comes later than this goes into the window that is open.
+pub const LATENESS: Duration = Duration::from_millis(750);
 
 /// How long a series counts against the cap after its last sample: CloudWatch bills metrics by the hour.
 const SERIES_MEMORY: Duration = Duration::from_hours(1);
@@ -117,14 +124,37 @@ impl Ledger {
     }
 }
 
-/// The open window and the cap on series.
+/// A window that still takes samples.
+#[derive(Debug)]
+struct Window {
+    start: u64,
+    series: HashMap<Series, Distribution>,
+}
+
+impl Window {
+    fn close(self) -> Option<ClosedWindow> {
+        let mut series: Vec<_> = self.series.into_iter().collect();
+        series.sort_by(|a, b| a.0.cmp(&b.0));
+        (!series.is_empty()).then_some(ClosedWindow {
+            start: self.start,
+            series,
+        })
+    }
+
+    fn samples(&self) -> u64 {
+        self.series.values().map(Distribution::samples).sum()
+    }
+}
+
+/// The open window, the one before it while it is held, and the cap on series.
 #[derive(Debug)]
 pub struct Windows {
     interval: Duration,
     max_series: usize,
-    /// Start of the open window; `None` until the first sample.
-    open: Option<u64>,
-    current: HashMap<Series, Distribution>,
+    /// `None` until the first sample.
+    open: Option<Window>,
+    /// The window before, and the wall time until which it is held.
+    held: Option<(Window, Duration)>,
     /// When each series was last seen, by the monotonic clock.
     seen: HashMap<Series, Duration>,
     ledger: Ledger,
@@ -138,26 +168,43 @@ impl Windows {
             interval,
             max_series,
             open: None,
-            current: HashMap::new(),
+            held: None,
             seen: HashMap::new(),
             ledger: Ledger::default(),
         }
     }
 
-    /// Moves on to the window that holds `wall`, and returns the one that ended by that, unless it is empty.
-    pub fn advance(&mut self, wall: Duration) -> Option<ClosedWindow> {
-        let Some(open) = self.open else {
-            self.open = Some(clock::window_start(wall, self.interval));
-            return None;
-        };
-        match clock::place(open, wall, self.interval) {
-            Placement::Stay => None,
-            Placement::Roll(start) => {
-                let closed = self.close();
-                self.open = Some(start);
-                closed
-            }
+    /// Moves on to the window that holds `wall`, and returns those that take no more samples, oldest first, without
+    /// the empty ones.
+    pub fn advance(&mut self, wall: Duration) -> Vec<ClosedWindow> {
+        let mut done = Vec::new();
+        let placement = self.open.as_ref().map_or_else(
+            || Placement::Roll(clock::window_start(wall, self.interval)),
+            |open| clock::place(open.start, wall, self.interval),
+        );
+        if let Placement::Roll(start) = placement {
+            done.extend(self.held.take().and_then(|(held, _)| held.close()));
+            let fresh = Window {
+                start,
+                series: HashMap::new(),
+            };
+            self.held = self
+                .open
+                .replace(fresh)
+                .map(|over| (over, Duration::from_secs(start) + LATENESS));
         }
+        // A clock that was stepped back must not keep it for an hour.
+        let over = |until: Duration| wall >= until || wall + self.interval < until;
+        if self.held.as_ref().is_some_and(|(_, until)| over(*until)) {
+            done.extend(self.held.take().and_then(|(held, _)| held.close()));
+        }
+        done
+    }
+
+    /// When [`Windows::advance`] has something to do at the latest, if a window is held.
+    #[must_use]
+    pub fn held_until(&self) -> Option<Duration> {
+        self.held.as_ref().map(|(_, until)| *until)
     }
 
     /// Adds samples to the open window. `monotonic` is the time for the cap's rolling hour.
@@ -165,26 +212,57 @@ impl Windows {
     /// Returns the names of series that the cap refused for the first time.
     pub fn record(&mut self, points: impl IntoIterator<Item = Point>, monotonic: Duration) -> Vec<String> {
         let mut refused = Vec::new();
-        for (series, value) in points {
-            self.ledger.collected += 1;
-            if !value.is_finite() || value.abs() > MAX_MAGNITUDE {
-                self.ledger.drop_samples(DropReason::InvalidValue, 1);
-            } else if self.admit(&series, monotonic) {
-                self.current.entry(series).or_default().record(value);
-            } else {
-                self.ledger.drop_samples(DropReason::SeriesLimit, 1);
-                self.remember_refused(&series, &mut refused);
-            }
+        for point in points {
+            self.put(point, None, monotonic, &mut refused);
         }
         refused
     }
 
-    /// Closes the open window early. The next [`Windows::advance`] opens another.
-    pub fn close(&mut self) -> Option<ClosedWindow> {
-        let start = self.open.take()?;
-        let mut series: Vec<_> = self.current.drain().collect();
-        series.sort_by(|a, b| a.0.cmp(&b.0));
-        (!series.is_empty()).then_some(ClosedWindow { start, series })
+    /// Adds samples that carry their own wall time to the window they belong to, while it takes samples.
+    pub fn record_at(
+        &mut self,
+        points: impl IntoIterator<Item = (Duration, Point)>,
+        monotonic: Duration,
+    ) -> Vec<String> {
+        let mut refused = Vec::new();
+        for (taken, point) in points {
+            self.put(point, Some(taken), monotonic, &mut refused);
+        }
+        refused
+    }
+
+    fn put(&mut self, point: Point, taken: Option<Duration>, monotonic: Duration, refused: &mut Vec<String>) {
+        let (series, value) = point;
+        self.ledger.collected += 1;
+        if !value.is_finite() || value.abs() > MAX_MAGNITUDE {
+            self.ledger.drop_samples(DropReason::InvalidValue, 1);
+        } else if self.admit(&series, monotonic) {
+            let window = self.window_of(taken);
+            window.series.entry(series).or_default().record(value);
+        } else {
+            self.ledger.drop_samples(DropReason::SeriesLimit, 1);
+            self.remember_refused(&series, refused);
+        }
+    }
+
+    fn window_of(&mut self, taken: Option<Duration>) -> &mut Window {
+        let open = self.open.get_or_insert_with(|| Window {
+            start: 0,
+            series: HashMap::new(),
+        });
+        match (&mut self.held, taken) {
+            (Some((held, _)), Some(taken)) if taken < Duration::from_secs(open.start) => held,
+            _ => open,
+        }
+    }
+
+    /// Closes every window early, oldest first. The next [`Windows::advance`] opens another.
+    pub fn close(&mut self) -> Vec<ClosedWindow> {
+        let held = self.held.take().map(|(held, _)| held);
+        held.into_iter()
+            .chain(self.open.take())
+            .filter_map(Window::close)
+            .collect()
     }
 
     /// What has become of every sample.
@@ -192,11 +270,13 @@ impl Windows {
         &mut self.ledger
     }
 
-    /// Start of the open window in Unix seconds, and the samples in it.
+    /// Start of the open window in Unix seconds, and the samples that are not closed yet, those of a held window
+    /// included.
     #[must_use]
     pub fn open(&self) -> Option<(u64, u64)> {
-        self.open
-            .map(|start| (start, self.current.values().map(Distribution::samples).sum()))
+        let open = self.open.as_ref()?;
+        let held = self.held.as_ref().map_or(0, |(held, _)| held.samples());
+        Some((open.start, open.samples() + held))
     }
 
     /// Distinct series in the last hour.
@@ -250,6 +330,12 @@ mod tests {
         (Series::plain(Metric::CpuUsageActive), value)
     }
 
+    /// The one window; rolls over a window's end keep it for [`LATENESS`].
+    fn only(mut closed: Vec<ClosedWindow>) -> ClosedWindow {
+        assert_eq!(closed.len(), 1);
+        closed.remove(0)
+    }
+
     fn disk(path: &str) -> Point {
         (Series::labelled(Metric::DiskUsedPercent, &path.into()), 1.0)
     }
@@ -261,7 +347,7 @@ mod tests {
             [cpu(3.0), cpu(1.5), cpu(3.0), cpu(-0.0), cpu(0.0)],
             Duration::ZERO,
         );
-        let closed = windows.advance(Duration::from_mins(11)).unwrap();
+        let closed = only(windows.advance(Duration::from_secs(661)));
         assert_eq!(closed.start, 600);
         assert_eq!(closed.series[0].1.counts(), [(0.0, 2), (1.5, 1), (3.0, 2)]);
         assert_eq!(closed.samples(), 5);
@@ -270,24 +356,25 @@ mod tests {
     #[test]
     fn an_empty_window_is_not_published() {
         let mut windows = windows(10);
-        assert_eq!(windows.advance(Duration::from_mins(11)), None);
-        assert_eq!(windows.close(), None);
+        assert_eq!(windows.advance(Duration::from_secs(661)), []);
+        assert_eq!(windows.advance(Duration::from_secs(721)), []);
+        assert_eq!(windows.close(), []);
     }
 
     #[test]
     fn closing_early_keeps_the_true_sample_count_and_the_start() {
         let mut windows = windows(10);
         windows.record([cpu(1.0), cpu(2.0)], Duration::ZERO);
-        let closed = windows.close().unwrap();
+        let closed = only(windows.close());
         assert_eq!((closed.start, closed.samples()), (600, 2));
-        assert_eq!(windows.close(), None, "closed once");
+        assert_eq!(windows.close(), [], "closed once");
     }
 
     #[test]
     fn more_values_than_a_datum_takes_are_split_and_none_is_lost() {
         let mut windows = windows(10);
         windows.record((0..301_u16).map(|n| cpu(f64::from(n))), Duration::ZERO);
-        let closed = windows.close().unwrap();
+        let closed = only(windows.close());
         let parts: Vec<usize> = closed.series[0].1.datums().map(<[_]>::len).collect();
         assert_eq!(parts, [150, 150, 1]);
         assert_eq!(closed.samples(), 301);
@@ -306,7 +393,7 @@ mod tests {
             Duration::ZERO,
         );
         assert_eq!(windows.ledger().dropped[&DropReason::InvalidValue], 3);
-        assert_eq!(windows.close().unwrap().samples(), 1);
+        assert_eq!(only(windows.close()).samples(), 1);
     }
 
     #[test]
@@ -317,7 +404,7 @@ mod tests {
         assert!(windows.record([disk("/c")], Duration::ZERO).is_empty());
         assert_eq!(windows.ledger().dropped[&DropReason::SeriesLimit], 3);
         assert_eq!(windows.ledger().collected, 5);
-        assert_eq!(windows.close().unwrap().series.len(), 2);
+        assert_eq!(only(windows.close()).series.len(), 2);
     }
 
     #[test]
@@ -327,7 +414,42 @@ mod tests {
         assert_eq!(windows.record([disk("/b")], Duration::from_mins(59)).len(), 1);
         assert!(windows.record([disk("/b")], Duration::from_hours(1)).is_empty());
         assert_eq!(windows.series(), 1);
-        let closed = windows.close().unwrap();
+        let closed = only(windows.close());
         assert_eq!(closed.series.len(), 2, "what was admitted stays in its window");
+    }
+
+    #[test]
+    fn a_sample_that_arrives_late_is_in_the_window_in_which_it_was_taken() {
+        let mut windows = windows(10);
+        windows.record([cpu(1.0)], Duration::ZERO);
+        assert_eq!(windows.advance(Duration::from_mins(11)), [], "held");
+        assert_eq!(windows.held_until(), Some(Duration::from_mins(11) + LATENESS));
+        let taken = |seconds| Duration::from_secs_f64(seconds);
+        windows.record_at(
+            [(taken(659.9), cpu(2.0)), (taken(660.1), cpu(3.0))],
+            Duration::ZERO,
+        );
+        assert_eq!(windows.open(), Some((660, 3)));
+        let closed = only(windows.advance(taken(660.8)));
+        assert_eq!(closed.series[0].1.counts(), [(1.0, 1), (2.0, 1)]);
+        windows.record_at([(taken(659.9), cpu(4.0))], Duration::ZERO);
+        let closed = only(windows.close());
+        assert_eq!(closed.start, 660);
+        assert_eq!(
+            closed.series[0].1.counts(),
+            [(3.0, 1), (4.0, 1)],
+            "later than that: where it still counts"
+        );
+    }
+
+    #[test]
+    fn g23_a_clock_that_is_stepped_does_not_keep_a_window() {
+        let mut windows = windows(10);
+        windows.record([cpu(1.0)], Duration::ZERO);
+        assert_eq!(windows.advance(Duration::from_mins(11)), []);
+        windows.record([cpu(2.0)], Duration::ZERO);
+        let starts = |closed: Vec<ClosedWindow>| closed.iter().map(|window| window.start).collect::<Vec<_>>();
+        assert_eq!(starts(windows.advance(Duration::from_hours(2))), [600]);
+        assert_eq!(starts(windows.advance(Duration::from_hours(1))), [660]);
     }
 }

@@ -134,7 +134,7 @@ mod tests {
         // 2026-01-01T00:00:00Z
         windows.advance(Duration::from_hours(490_896));
         windows.record(points, Duration::ZERO);
-        windows.close().unwrap()
+        windows.close().remove(0)
     }
 
     #[test]

@@ -40,7 +40,21 @@ fn driver(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
             "the NVIDIA driver does not answer",
             "look at: dmesg | grep -i nvrm; if it stays so, drain the node and replace it",
         )),
-        DriverState::Off | DriverState::Starting | DriverState::Ready { .. } => {}
+        DriverState::Ready { unreadable, .. } => {
+            if *unreadable > 0 {
+                problems.push(problem(
+                    format!("{unreadable} GPU(s) that the driver counts cannot be opened"),
+                    "look at: dmesg | grep -i nvrm; drain the node and replace it",
+                ));
+            }
+            if snapshot.gpu.gpus.is_empty() && *unreadable == 0 {
+                problems.push(problem(
+                    "the driver sees no GPU",
+                    "look at: lspci | grep -i nvidia; set gpu.enabled = false on a node without GPUs",
+                ));
+            }
+        }
+        DriverState::Off | DriverState::Starting => {}
     }
     if snapshot.gpu.child.abandoned > 0 {
         problems.push(problem(

@@ -80,6 +80,7 @@ fn driver(gpu: &GpuStatus) -> String {
         DriverState::Ready {
             driver_version,
             cuda_version,
+            ..
         } => match cuda_version {
             Some(cuda) => format!("driver {driver_version}, CUDA {cuda}"),
             None => format!("driver {driver_version}"),

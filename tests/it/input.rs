@@ -397,7 +397,7 @@ fn a_level_that_makes_no_sense_is_reported_and_replaced_by_info() {
 
 #[test]
 fn every_line_of_a_json_log_is_an_object_with_level_and_message() {
-    let node = Node::new(TWO_GPUS_ONE_LOST);
+    let node = Node::new(TWO_GPUS_ONE_LOST).with_env("GPUSHARE_LOG", "debug");
     let agent = node.start_into(&["run", "--log-format", "json"], Stdio::null());
     agent.wait("NVML is ready", |status| status.gpu.driver.is_ready());
     let log = agent.terminate().log;
@@ -421,7 +421,7 @@ fn every_line_of_a_json_log_is_an_object_with_level_and_message() {
     };
     let lost = lines.iter().find(by_the_child);
     let lost = lost.unwrap_or_else(|| panic!("the NVML process logs the lost GPU as JSON too:\n{log}"));
-    assert_eq!(lost["level"], "WARN");
+    assert_eq!(lost["level"], "DEBUG");
 }
 
 #[test]

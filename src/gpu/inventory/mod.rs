@@ -21,6 +21,9 @@ pub use numbers::Numbers;
 /// The driver may take a moment to form its verdict after an XID; until then its "no action" proves nothing.
 const VERDICT_DELAY: Duration = Duration::from_secs(5);
 
+/// Seconds for which a utilisation holds in the status while the ring has nothing newer.
+const RING_HOLDS: f64 = 1.0;
+
 /// One GPU as the status shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GpuState {
@@ -87,6 +90,8 @@ pub enum Reason {
     Lost,
     /// It must be reset (NVML error 16).
     ResetRequired,
+    /// Every NVML call on it fails.
+    Failing,
     /// The driver does not list it any more.
     Missing,
     /// The driver does not answer for it.
@@ -112,6 +117,7 @@ impl std::fmt::Display for Reason {
         match self {
             Self::Lost => f.write_str("lost (fallen off the bus)"),
             Self::ResetRequired => f.write_str("needs a reset"),
+            Self::Failing => f.write_str("every NVML call fails"),
             Self::Missing => f.write_str("missing"),
             Self::Stuck => f.write_str("driver stuck"),
             Self::DriverUnavailable => f.write_str("no driver"),
@@ -156,6 +162,30 @@ struct Gpu {
     listed: bool,
 }
 
+impl Gpu {
+    /// What a reading says about the health of its GPU.
+    fn judge(&mut self, reading: &Reading, wall: Duration, monotonic: Duration) {
+        let health = &mut self.state.health;
+        health.set(Reason::Stuck, false, wall);
+        // A reading of the ring alone asks too little to clear a fault.
+        if reading.whole || reading.fault.is_some() {
+            let is = |fault| reading.fault == Some(fault);
+            health.set(Reason::Lost, is(GpuFault::Lost), wall);
+            health.set(Reason::ResetRequired, is(GpuFault::ResetRequired), wall);
+            health.set(Reason::Failing, is(GpuFault::Failing), wall);
+        }
+        if let Some(value) = reading.recovery_action {
+            apply_verdict(health, value, wall);
+            let formed = self
+                .xid_at
+                .is_none_or(|at| monotonic.saturating_sub(at) >= VERDICT_DELAY);
+            if formed && health::recovery_action(value).is_none() {
+                health.clear(|reason| matches!(reason, Reason::Xid { .. }));
+            }
+        }
+    }
+}
+
 /// The GPUs of this node.
 pub struct Inventory {
     boot_id: String,
@@ -175,16 +205,14 @@ impl Inventory {
             numbers,
             gpus: BTreeMap::new(),
         };
-        if inventory.numbers.boot_id == inventory.boot_id {
-            for (uuid, number) in inventory.numbers.gpus.clone() {
-                let info = GpuInfo {
-                    uuid,
-                    model: String::new(),
-                    pci_bus_id: String::new(),
-                    nvml_index: number,
-                };
-                inventory.insert(info, Duration::ZERO);
-            }
+        for (uuid, number) in inventory.numbers.seen_in(&inventory.boot_id) {
+            let info = GpuInfo {
+                uuid,
+                model: String::new(),
+                pci_bus_id: String::new(),
+                nvml_index: number,
+            };
+            inventory.insert(info, Duration::ZERO);
         }
         inventory
     }
@@ -193,8 +221,8 @@ impl Inventory {
     pub fn driver_ready(&mut self, driver: &Driver, wall: Duration, monotonic: Duration) -> Option<&Numbers> {
         let changed = self.numbers.assign(&self.boot_id, &driver.gpus);
         if changed {
-            let kept = &self.numbers.gpus;
-            self.gpus.retain(|uuid, _| kept.contains_key(uuid));
+            let kept = &self.numbers;
+            self.gpus.retain(|uuid, _| kept.of(uuid).is_some());
         }
         for gpu in self.gpus.values_mut() {
             gpu.listed = false;
@@ -205,13 +233,22 @@ impl Inventory {
         for gpu in self.gpus.values_mut().filter(|gpu| !gpu.listed) {
             gpu.state.newest = None;
             gpu.state.health.set(Reason::Missing, true, wall);
-            gpu.state.health.set(Reason::DriverUnavailable, false, wall);
+            // What the driver does not list it cannot be stuck on, nor say anything about.
+            for reason in [
+                Reason::DriverUnavailable,
+                Reason::Stuck,
+                Reason::Lost,
+                Reason::ResetRequired,
+                Reason::Failing,
+            ] {
+                gpu.state.health.set(reason, false, wall);
+            }
         }
         changed.then_some(&self.numbers)
     }
 
     fn insert(&mut self, info: GpuInfo, monotonic: Duration) {
-        let Some(number) = self.numbers.gpus.get(&info.uuid) else {
+        let Some(number) = self.numbers.of(&info.uuid) else {
             return;
         };
         let number: Arc<str> = number.to_string().into();
@@ -256,7 +293,7 @@ impl Inventory {
 
     /// NVML as a whole does not answer.
     pub fn driver_stuck(&mut self, wall: Duration) {
-        for gpu in self.gpus.values_mut() {
+        for gpu in self.gpus.values_mut().filter(|gpu| gpu.listed) {
             gpu.state.health.set(Reason::Stuck, true, wall);
         }
     }
@@ -266,23 +303,7 @@ impl Inventory {
         let gpu = self.gpus.get_mut(&reading.uuid)?;
         gpu.heard = monotonic;
         gpu.newest_sample = reading.newest_sample.or(gpu.newest_sample);
-        let health = &mut gpu.state.health;
-        health.set(Reason::Stuck, false, wall);
-        health.set(Reason::Lost, reading.fault == Some(GpuFault::Lost), wall);
-        health.set(
-            Reason::ResetRequired,
-            reading.fault == Some(GpuFault::ResetRequired),
-            wall,
-        );
-        if let Some(value) = reading.recovery_action {
-            apply_verdict(health, value, wall);
-            let settled = gpu
-                .xid_at
-                .is_none_or(|at| monotonic.saturating_sub(at) >= VERDICT_DELAY);
-            if settled && health::recovery_action(value).is_none() {
-                health.clear(|reason| matches!(reason, Reason::Xid { .. }));
-            }
-        }
+        gpu.judge(reading, wall, monotonic);
         let sample = gpu.totals.derive(Arc::clone(&gpu.state.number), reading);
         let lost = reading.fault == Some(GpuFault::Lost);
         gpu.state.newest = (!lost).then(|| newest(reading, &sample, gpu.state.newest.take(), wall));
@@ -328,7 +349,7 @@ impl Inventory {
     #[must_use]
     pub fn states(&self) -> Vec<GpuState> {
         let mut gpus: Vec<_> = self.gpus.values().map(|gpu| gpu.state.clone()).collect();
-        gpus.sort_by_key(|gpu| self.numbers.gpus.get(&gpu.info.uuid).copied());
+        gpus.sort_by_key(|gpu| self.numbers.of(&gpu.info.uuid));
         gpus
     }
 
@@ -355,18 +376,30 @@ fn apply_verdict(health: &mut Health, value: u32, wall: Duration) {
 
 fn newest(reading: &Reading, sample: &GpuSample, before: Option<Newest>, wall: Duration) -> Newest {
     let ring = &sample.utilization;
-    let mean = ring.iter().map(|percent| f64::from(*percent)).sum::<f64>() / ring.len() as f64;
-    Newest {
-        at: wall.as_secs_f64(),
-        nvml_seconds: reading.took.as_secs_f64(),
-        utilization_percent: (!ring.is_empty()).then_some(mean),
-        memory: sample.memory,
-        power_watts: sample.power_watts,
-        temperature_celsius: sample.temperature_celsius,
-        processes: reading
-            .processes
-            .clone()
-            .or_else(|| before.and_then(|newest| newest.processes)),
+    let mean = ring.iter().map(|sample| f64::from(sample.percent)).sum::<f64>() / ring.len() as f64;
+    // Readings may come faster than ring samples do: what is less than a second old still holds.
+    let known = before
+        .as_ref()
+        .filter(|newest| wall.as_secs_f64() - newest.at < RING_HOLDS)
+        .and_then(|newest| newest.utilization_percent);
+    let utilization_percent = if ring.is_empty() { known } else { Some(mean) };
+    match before {
+        Some(before) if !reading.whole => Newest {
+            utilization_percent,
+            ..before
+        },
+        before => Newest {
+            at: wall.as_secs_f64(),
+            nvml_seconds: reading.took.as_secs_f64(),
+            utilization_percent,
+            memory: sample.memory,
+            power_watts: sample.power_watts,
+            temperature_celsius: sample.temperature_celsius,
+            processes: reading
+                .processes
+                .clone()
+                .or_else(|| before.and_then(|newest| newest.processes)),
+        },
     }
 }
 

@@ -12,13 +12,30 @@ use crate::gpu::{GpuInfo, GpuUuid};
 /// Which GPU has which number, as it is kept in `<node.state_dir>/gpus.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbers {
-    /// `/proc/sys/kernel/random/boot_id` when this was last written.
-    pub boot_id: String,
-    /// Number of each GPU.
-    pub gpus: BTreeMap<GpuUuid, u32>,
+    gpus: BTreeMap<GpuUuid, Numbered>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Numbered {
+    number: u32,
+    /// `/proc/sys/kernel/random/boot_id` when the driver last listed the GPU.
+    seen_in_boot: String,
 }
 
 impl Numbers {
+    /// The number of a GPU, if it has one.
+    #[must_use]
+    pub fn of(&self, uuid: &GpuUuid) -> Option<u32> {
+        self.gpus.get(uuid).map(|gpu| gpu.number)
+    }
+
+    /// The GPUs that the driver has listed in this boot, with their numbers.
+    #[must_use]
+    pub fn seen_in(&self, boot_id: &str) -> Vec<(GpuUuid, u32)> {
+        let seen = self.gpus.iter().filter(|(_, gpu)| gpu.seen_in_boot == boot_id);
+        seen.map(|(uuid, gpu)| (uuid.clone(), gpu.number)).collect()
+    }
+
     /// Gives every GPU in `present` a number, and returns whether anything changed.
     ///
     /// A new GPU gets its NVML index if that is free, else the lowest free number. Numbers of absent GPUs stay
@@ -27,21 +44,26 @@ impl Numbers {
     pub fn assign(&mut self, boot_id: &str, present: &[GpuInfo]) -> bool {
         let before = self.clone();
         let none_came_back = !present.iter().any(|gpu| self.gpus.contains_key(&gpu.uuid));
-        if self.boot_id != boot_id && !present.is_empty() && none_came_back {
+        if !present.is_empty() && none_came_back && self.seen_in(boot_id).is_empty() {
             self.gpus.clear();
         }
-        boot_id.clone_into(&mut self.boot_id);
         for gpu in present {
-            if !self.gpus.contains_key(&gpu.uuid) {
-                let number = self.free_number(gpu.nvml_index);
-                self.gpus.insert(gpu.uuid.clone(), number);
-            }
+            let number = self
+                .of(&gpu.uuid)
+                .unwrap_or_else(|| self.free_number(gpu.nvml_index));
+            self.gpus.insert(
+                gpu.uuid.clone(),
+                Numbered {
+                    number,
+                    seen_in_boot: boot_id.to_owned(),
+                },
+            );
         }
         *self != before
     }
 
     fn free_number(&self, wanted: u32) -> u32 {
-        let free = |number: &u32| !self.gpus.values().any(|taken| taken == number);
+        let free = |number: &u32| !self.gpus.values().any(|taken| taken.number == *number);
         std::iter::once(wanted)
             .chain(0..=u32::MAX)
             .find(free)
@@ -66,7 +88,7 @@ mod tests {
         numbers
             .gpus
             .iter()
-            .map(|(uuid, number)| (&*uuid.0, *number))
+            .map(|(uuid, gpu)| (&*uuid.0, gpu.number))
             .collect()
     }
 
@@ -90,22 +112,20 @@ mod tests {
     fn other_hardware_after_a_reboot_starts_afresh() {
         let mut numbers = Numbers::default();
         numbers.assign("boot 1", &[gpu("a", 0), gpu("b", 1)]);
+        assert!(
+            !numbers.assign("boot 2", &[]),
+            "no GPU yet says nothing about the hardware"
+        );
         numbers.assign("boot 2", &[gpu("x", 0), gpu("y", 1)]);
         assert_eq!(numbers_of(&numbers), [("x", 0), ("y", 1)]);
     }
 
     #[test]
-    fn a_reboot_in_which_one_gpu_stayed_away_keeps_the_numbers() {
+    fn a_gpu_that_stayed_away_at_a_reboot_keeps_its_number_and_is_not_of_this_boot() {
         let mut numbers = Numbers::default();
         numbers.assign("boot 1", &[gpu("a", 0), gpu("b", 1)]);
-        numbers.assign("boot 2", &[gpu("b", 0)]);
+        assert!(numbers.assign("boot 2", &[gpu("b", 0)]));
         assert_eq!(numbers_of(&numbers), [("a", 0), ("b", 1)]);
-        assert!(
-            !Numbers {
-                boot_id: "boot 2".into(),
-                ..numbers.clone()
-            }
-            .assign("boot 2", &[])
-        );
+        assert_eq!(numbers.seen_in("boot 2"), [("b".into(), 1)]);
     }
 }

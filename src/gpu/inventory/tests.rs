@@ -1,4 +1,5 @@
 use super::*;
+use crate::gpu::wire::RingSample;
 
 const LIMIT: Duration = Duration::from_secs(3);
 
@@ -74,10 +75,8 @@ fn a_gpu_that_the_driver_lists_no_more_is_missing_and_keeps_its_number() {
 
 #[test]
 fn a_gpu_of_this_boot_is_missed_after_a_restart_of_the_agent_and_one_of_another_boot_is_not() {
-    let numbers = Numbers {
-        boot_id: "boot".into(),
-        gpus: [("a".into(), 0), ("b".into(), 1)].into(),
-    };
+    let mut numbers = Numbers::default();
+    numbers.assign("boot", &driver(&["a", "b"]).gpus);
     let mut restarted = Inventory::new(numbers.clone(), "boot".into());
     restarted.driver_ready(&driver(&["b"]), at(1), at(1));
     assert_eq!(restarted.states().len(), 2);
@@ -185,4 +184,46 @@ fn pci_addresses_are_compared_by_value() {
     assert!(same_pci("00000000:00:1E.0", "0000:00:1e"));
     assert!(!same_pci("00000000:61:00.0", "0000:62:00"));
     assert!(!same_pci("", ""));
+}
+
+#[test]
+fn what_the_driver_lists_no_more_is_missing_and_not_stuck_as_well() {
+    let mut inventory = inventory(&["a", "b"]);
+    inventory.driver_stuck(at(9));
+    inventory.driver_ready(&driver(&["b"]), at(12), at(12));
+    assert_eq!(reasons(&inventory, 0), ["missing"]);
+}
+
+#[test]
+fn a_gpu_whose_every_call_fails_is_unhealthy_and_a_reading_of_the_ring_alone_clears_nothing() {
+    let mut inventory = inventory(&["a"]);
+    read(&mut inventory, "a", at(1), |reading| {
+        reading.fault = Some(GpuFault::Failing);
+    });
+    assert_eq!(reasons(&inventory, 0), ["every NVML call fails"]);
+    read(&mut inventory, "a", at(2), |reading| reading.whole = false);
+    assert_eq!(reasons(&inventory, 0), ["every NVML call fails"]);
+    read(&mut inventory, "a", at(3), |_| ());
+    assert!(inventory.states()[0].is_healthy());
+}
+
+#[test]
+fn a_reading_of_the_ring_alone_keeps_the_values_of_the_last_whole_one() {
+    let mut inventory = inventory(&["a"]);
+    read(&mut inventory, "a", at(1), |reading| {
+        reading.temperature_celsius = Some(40);
+    });
+    read(&mut inventory, "a", at(2), |reading| {
+        reading.whole = false;
+        reading.utilization = vec![RingSample {
+            unix_us: 2_000_000,
+            percent: 30,
+        }];
+    });
+    let newest = inventory.states()[0].newest.clone().unwrap();
+    assert_eq!(
+        (newest.temperature_celsius, newest.utilization_percent),
+        (Some(40.0), Some(30.0))
+    );
+    assert!(newest.at < 1.5, "the age is that of the values");
 }

@@ -20,7 +20,7 @@ use nvml_wrapper::sys_exports::field_id::{
 use nvml_wrapper::{Device, Nvml};
 
 use super::{ASK_AGAIN, describe, driver_fault, processes};
-use crate::gpu::wire::{Fault, GpuFault, Reading, Setup, Throttle};
+use crate::gpu::wire::{Fault, GpuFault, Reading, RingSample, Setup, Throttle};
 use crate::gpu::{GpuProcess, GpuUuid, Memory};
 use crate::metrics::clock;
 
@@ -81,6 +81,9 @@ pub(super) struct DeviceReader {
     /// Set by the first call of a reading that says so.
     fault: Option<GpuFault>,
     driver_fault: Option<Fault>,
+    /// Calls of this reading that brought a value, and that failed for no known reason.
+    answers: u32,
+    failures: u32,
 }
 
 impl DeviceReader {
@@ -107,14 +110,31 @@ impl DeviceReader {
             processes_read: None,
             fault: None,
             driver_fault: None,
+            answers: 0,
+            failures: 0,
         }
     }
 
-    /// Reads everything that is due. `Err` when the driver as a whole is gone.
-    pub(super) fn read(&mut self) -> Result<Reading, Fault> {
+    /// Reads the utilisation ring, and all else if the reading is to be whole. `Err` when the driver as a whole is
+    /// gone.
+    pub(super) fn read(&mut self, whole: bool) -> Result<Reading, Fault> {
         let mut reading = Reading::new(self.uuid.clone(), clock::monotonic_now());
+        reading.whole = whole;
         self.fault = None;
+        (self.answers, self.failures) = (0, 0);
         self.read_utilization(&mut reading);
+        if whole {
+            self.read_values(&mut reading);
+            if self.answers == 0 && self.failures > 0 {
+                self.fault = self.fault.or(Some(GpuFault::Failing));
+            }
+        }
+        reading.took = clock::monotonic_now().saturating_sub(reading.at);
+        reading.fault = self.fault;
+        self.driver_fault.take().map_or(Ok(reading), Err)
+    }
+
+    fn read_values(&mut self, reading: &mut Reading) {
         reading.memory = self
             .ask(Item::MemoryInfo, Device::memory_info)
             .map(|memory| Memory {
@@ -129,16 +149,16 @@ impl DeviceReader {
             })
             .map(i64::from);
         reading.sm_clock_mhz = self.ask(Item::SmClock, |device| device.clock_info(Clock::SM));
-        self.read_fields(&mut reading);
-        self.read_processes(&mut reading);
-        reading.took = clock::monotonic_now().saturating_sub(reading.at);
-        reading.fault = self.fault;
-        self.driver_fault.take().map_or(Ok(reading), Err)
+        self.read_fields(reading);
+        self.read_processes(reading);
     }
 
     fn read_utilization(&mut self, reading: &mut Reading) {
-        self.last_sample = believable(self.last_sample, clock::wall_now(), self.interval);
+        let wall = clock::wall_now();
+        self.last_sample = believable(self.last_sample, wall, self.interval);
         let since = self.last_sample;
+        // After a step back of the clock the ring still holds samples from the future, which were counted then.
+        let until = micros(wall + RING_IDLE);
         let ring = self.ask(Item::UtilizationRing, |device| {
             retry_growth(|| device.samples(Sampling::GpuUtilization, since))
         });
@@ -146,12 +166,14 @@ impl DeviceReader {
         for sample in ring
             .into_iter()
             .flatten()
-            .filter(|sample| sample.timestamp > since)
+            .filter(|sample| sample.timestamp > since && sample.timestamp <= until)
         {
             self.last_sample = self.last_sample.max(sample.timestamp);
+            let percent = whole_number(&sample.value).and_then(|percent| u32::try_from(percent).ok());
+            let unix_us = sample.timestamp;
             reading
                 .utilization
-                .extend(whole_number(&sample.value).and_then(|percent| u32::try_from(percent).ok()));
+                .extend(percent.map(|percent| RingSample { unix_us, percent }));
         }
         let now = Instant::now();
         if reading.utilization.is_empty() {
@@ -173,7 +195,11 @@ impl DeviceReader {
         }
         self.rates_asked = Some(now);
         let rates = self.ask(Item::UtilizationRates, Device::utilization_rates);
-        reading.utilization.extend(rates.map(|rates| rates.gpu));
+        let unix_us = micros(clock::wall_now());
+        reading.utilization.extend(rates.map(|rates| RingSample {
+            unix_us,
+            percent: rates.gpu,
+        }));
     }
 
     fn read_fields(&mut self, reading: &mut Reading) {
@@ -184,10 +210,9 @@ impl DeviceReader {
             value(NVML_FI_DEV_GET_GPU_RECOVERY_ACTION).and_then(|action| u32::try_from(action).ok());
         reading.power_milliwatts = value(NVML_FI_DEV_POWER_INSTANT)
             .or_else(|| self.ask(Item::PowerUsage, Device::power_usage).map(u64::from));
-        // A reason without a counter is one that this GPU does not have.
         let totals = THROTTLE_FIELDS.map(value);
         reading.throttle = if totals.iter().any(Option::is_some) {
-            Some(Throttle::Totals(totals.map(Option::unwrap_or_default)))
+            Some(Throttle::Totals(totals))
         } else {
             self.ask(Item::ThrottleReasons, Device::current_throttle_reasons)
                 .map(|reasons| Throttle::Now(reasons.intersects(protective_reasons())))
@@ -274,6 +299,7 @@ impl DeviceReader {
         let error = match answer {
             Ok(value) => {
                 self.unsupported.remove(&item);
+                self.answers += u32::from(item != Item::FieldValues);
                 return Some(value);
             }
             Err(error) => error,
@@ -294,7 +320,10 @@ impl DeviceReader {
                     self.unsupported.insert(item, Instant::now());
                 }
                 Some(fault) => self.driver_fault = Some(fault),
-                None => tracing::debug!(gpu = %self.uuid, ?item, error = describe(error), "no answer"),
+                None => {
+                    self.failures += 1;
+                    tracing::debug!(gpu = %self.uuid, ?item, error = describe(error), "no answer");
+                }
             },
         }
         None

@@ -25,7 +25,7 @@ use rustix::process::Signal;
 
 use self::device::DeviceReader;
 use super::wire::{self, Driver, Fault, FaultKind, FromChild, Setup};
-use super::{GpuInfo, GpuUuid};
+use super::{GpuInfo, GpuUuid, beat};
 use crate::metrics::clock;
 
 /// Why the child could not do its work at all.
@@ -58,10 +58,11 @@ impl Outbox {
     }
 }
 
-/// Ends the process without running any destructor: a thread may be stuck inside NVML.
-#[expect(clippy::exit, reason = "the only way out that does not wait for NVML")]
+/// Ends the process without running any destructor, the library's own included: a thread may be stuck inside NVML
+/// and hold its locks. SIGKILL to itself is the exit that runs nothing.
 fn leave() -> ! {
-    std::process::exit(0)
+    let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+    std::process::abort()
 }
 
 /// Runs the child until the agent closes the stream.
@@ -131,7 +132,7 @@ fn enumerate(nvml: &'static Nvml) -> Result<(Driver, Devices), Fault> {
                 if let Some(fault) = driver_fault(&error) {
                     return Err(fault);
                 }
-                tracing::warn!(nvml_index = index, %error, "the driver counts a GPU that cannot be opened");
+                tracing::debug!(nvml_index = index, %error, "the driver counts a GPU that cannot be opened");
                 unreadable += 1;
             }
         }
@@ -179,16 +180,22 @@ fn spawn_reader(
         .map(|(_, at)| *at);
     let mut reader = DeviceReader::new(nvml, device, info.uuid.clone(), seen, setup);
     let interval = setup.interval;
+    let beat = beat(interval);
     std::thread::Builder::new()
         .name(format!("gpu-{}", info.nvml_index))
         .spawn(move || {
+            let mut whole = true;
             loop {
-                match reader.read() {
+                match reader.read(whole) {
                     Ok(reading) => outbox.send(&FromChild::Read(Box::new(reading))),
                     Err(fault) => outbox.give_up(fault),
                 }
                 // Half an interval off the window's edge, so that a slewing clock moves no reading over it.
-                std::thread::sleep(clock::until_next(clock::wall_now(), interval, interval / 2));
+                let now = clock::wall_now();
+                let until_whole = clock::until_next(now, interval, interval / 2);
+                let until_ring = clock::until_next(now, beat, beat / 2);
+                whole = until_whole <= until_ring;
+                std::thread::sleep(until_whole.min(until_ring));
             }
         })?;
     Ok(())

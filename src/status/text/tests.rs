@@ -110,6 +110,7 @@ fn healthy() -> Snapshot {
             driver: DriverState::Ready {
                 driver_version: "580.95.05".into(),
                 cuda_version: Some("13.0".into()),
+                unreadable: 0,
             },
             gpus: vec![gpu(0, 37.4), gpu(1, 0.0)],
             kernel_log: KernelLog::Reading,

@@ -14,7 +14,7 @@ use super::scene::{
     at_most_one_a_second, calls_of, driver_fault, gaps, gpu, metrics_of, next_windows, series, start_of,
     unix_us, values, well,
 };
-use crate::harness::{Agent, Datum, Node, datums};
+use crate::harness::{Agent, Datum, Node, datums, wait_for};
 
 /// A curve whose ring samples have values that differ from each other: 0, 1, 2, ... 95, then 0 again.
 const STAIRS: &str = "utilization = [[0, 0], [16000, 96]]\nperiod_ms = 16000";
@@ -103,10 +103,13 @@ fn a_child_that_dies_is_replaced_and_the_ring_bridges_the_gap() {
     let child = agent.wait("the GPU", |s| well(s, 1)).gpu.child.pid.unwrap();
     let pid = Pid::from_raw(i32::try_from(child).unwrap()).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
-    agent.wait("its death is told", |s| {
-        driver_fault(s) == Some(FaultKind::ChildDied)
-    });
-    let mended = agent.wait("another child", |s| well(s, 1));
+    let mended = agent.wait("another child", |s| s.gpu.child.starts == 2 && well(s, 1));
+    assert!(agent.log().contains("the NVML process died"), "{}", agent.log());
+    let healthy = values(&agent.batches(), "gpu_healthy", 0);
+    assert!(
+        healthy.iter().all(|value| *value == 1.0),
+        "the driver was well: {healthy:?}"
+    );
     assert_eq!(
         (mended.gpu.child.starts, mended.gpu.child.killed),
         (2, 0),
@@ -338,5 +341,26 @@ fn g23_counters_that_go_back_are_a_new_beginning() {
     assert!(
         throttled.iter().any(|percent| *percent > 0.0 && *percent < 100.0),
         "{throttled:?}"
+    );
+}
+
+#[test]
+fn a_long_interval_empties_the_ring_every_second_and_reads_all_else_at_its_own_pace() {
+    let node = Node::new(&gpu('a', STAIRS))
+        .with("sample.interval", "\"1m\"")
+        .with("publish.interval", "\"1m\"");
+    let agent = node.start();
+    wait_for(|| (calls_of(&node.nvml_calls(), "nvmlDeviceGetSamples").len() >= 8).then_some(()))
+        .expect("the ring is read again and again");
+    // Each reading of the ring is two calls: size and samples. Two whole readings only if a minute has passed.
+    let whole = calls_of(&node.nvml_calls(), "nvmlDeviceGetMemoryInfo_v2").len();
+    assert!((1..=2).contains(&whole), "{whole} whole readings");
+    let samples: f64 = datums(&agent.terminate().batches, "gpu_utilization")
+        .iter()
+        .map(Datum::samples)
+        .sum();
+    assert!(
+        samples >= 12.0,
+        "six samples a second for three seconds and more: {samples}"
     );
 }
