@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Global;
@@ -101,13 +101,13 @@ pub fn command(global: &Global) -> Result<(), Failure> {
     Ok(outcome?)
 }
 
-type TaskOutcome = (&'static str, Result<(), AgentError>);
+type TaskOutcome = Result<(), AgentError>;
 
 /// The running agent.
 struct Agent {
     tasks: JoinSet<TaskOutcome>,
-    /// Names of the tasks that have not ended.
-    running: Vec<&'static str>,
+    /// The tasks that have not ended. By id, because a task that panicked cannot say its name.
+    running: Vec<(task::Id, &'static str)>,
     snapshots: Snapshots,
     queue: Arc<Queue>,
     sampling: CancellationToken,
@@ -209,13 +209,9 @@ impl Agent {
         self.spawn("gpu", infallible(task.run(self.sampling.clone())));
     }
 
-    fn spawn(
-        &mut self,
-        name: &'static str,
-        task: impl Future<Output = Result<(), AgentError>> + Send + 'static,
-    ) {
-        self.running.push(name);
-        self.tasks.spawn(async move { (name, task.await) });
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = TaskOutcome> + Send + 'static) {
+        let id = self.tasks.spawn(task).id();
+        self.running.push((id, name));
     }
 
     /// Runs until a signal, or until a task ends that should not.
@@ -245,27 +241,38 @@ impl Agent {
                     tracing::info!(signal = name, "stopping");
                     return Ok(());
                 }
-                Some(ended) = self.tasks.join_next() => return Err(self.ended_early(ended)),
+                Some(ended) = self.tasks.join_next_with_id() => return Err(self.ended_early(ended)),
                 _ = line.tick() => systemd::status(&self.status_line()),
                 _ = watchdog.tick(), if feed.is_some() => systemd::watchdog(),
             }
         }
     }
 
-    fn ended_early(&mut self, ended: Result<TaskOutcome, JoinError>) -> AgentError {
-        match ended {
-            Ok((name, outcome)) => {
-                self.running.retain(|running| *running != name);
-                outcome.err().unwrap_or(AgentError::TaskEnded {
-                    task: name,
-                    source: None,
-                })
-            }
-            Err(error) => AgentError::TaskEnded {
-                task: "unnamed",
+    fn ended_early(&mut self, ended: Result<(task::Id, TaskOutcome), JoinError>) -> AgentError {
+        let (task, outcome) = self.strike_off(ended);
+        outcome
+            .err()
+            .unwrap_or(AgentError::TaskEnded { task, source: None })
+    }
+
+    /// Strikes a task that has ended off the running ones: its name, and its outcome with a panic as an error.
+    fn strike_off(
+        &mut self,
+        ended: Result<(task::Id, TaskOutcome), JoinError>,
+    ) -> (&'static str, TaskOutcome) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let at = self.running.iter().position(|(known, _)| *known == id);
+        let (_, task) = self
+            .running
+            .remove(at.expect("every task is spawned with a name, and ends once"));
+        let outcome = match ended {
+            Ok((_, outcome)) => outcome,
+            Err(error) => Err(AgentError::TaskEnded {
+                task,
                 source: Some(error),
-            },
-        }
+            }),
+        };
+        (task, outcome)
     }
 
     async fn stop(&mut self) -> Result<(), AgentError> {
@@ -277,22 +284,17 @@ impl Agent {
         loop {
             // The publisher drains the queue after the sampler has put the open window into it, and the status is
             // served until there is nothing left to show.
-            if !self.running.contains(&"sampler") {
+            if self.running.iter().all(|(_, name)| *name != "sampler") {
                 publishing.cancel();
             }
-            if self.running.iter().all(|name| *name == "status") {
+            if self.running.iter().all(|(_, name)| *name == "status") {
                 self.serving.cancel();
             }
             tokio::select! {
-                ended = self.tasks.join_next() => match ended {
+                ended = self.tasks.join_next_with_id() => match ended {
                     None => return failure.map_or(Ok(()), Err),
-                    Some(Ok((name, outcome))) => {
-                        self.running.retain(|running| *running != name);
-                        failure = failure.or(outcome.err());
-                    }
-                    Some(Err(error)) => {
-                        return Err(AgentError::TaskEnded { task: "unnamed", source: Some(error) });
-                    }
+                    // One that panics keeps no other from what it has to finish.
+                    Some(ended) => failure = failure.or(self.strike_off(ended).1.err()),
                 },
                 () = &mut limit => return Err(self.stop_limit()),
                 name = self.signals.next() => leave_at_once(name),
@@ -302,7 +304,7 @@ impl Agent {
 
     fn stop_limit(&self) -> AgentError {
         // The status is served until all others have ended: it holds up nobody, unless it is the last.
-        let mut late = self.running.clone();
+        let mut late: Vec<_> = self.running.iter().map(|(_, name)| *name).collect();
         if late != ["status"] {
             late.retain(|name| *name != "status");
         }
@@ -321,15 +323,22 @@ impl Agent {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
+    /// Absent where it was ignored at the start: `nohup` asks for that.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+        let hang_up = if ignores_hang_up(&status) {
+            None
+        } else {
+            Some(signal(SignalKind::hangup())?)
+        };
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up,
         })
     }
 
@@ -338,9 +347,28 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hang_up.recv() => "SIGHUP",
+            () = received(self.hang_up.as_mut()) => "SIGHUP",
         }
     }
+}
+
+/// Never, where there is no such signal. Cancel-safe.
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether the signals that a process ignores, `SigIgn` in the text of `/proc/self/status`, include SIGHUP.
+fn ignores_hang_up(status: &str) -> bool {
+    // The lowest bit is signal 1.
+    const SIGHUP: u64 = 1;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & SIGHUP != 0)
 }
 
 #[expect(
@@ -403,4 +431,75 @@ fn gpu_settings(config: &Config, format: log::Format) -> GpuSettings {
 fn boot_id() -> String {
     let text = fs_err::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"));
     text.map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Sources};
+
+    /// An agent without tasks.
+    fn idle() -> Agent {
+        let config = config::load(&Sources::default()).unwrap();
+        let queue = Arc::new(Queue::new(queue::CAPACITY));
+        let (_, gpu) = watch::channel(GpuStatus::default());
+        let (_, sampler) = watch::channel(SamplerStatus::default());
+        let (_, published) = watch::channel(PublishStatus::default());
+        let identity = Identity::configured(&config.node);
+        Agent {
+            tasks: JoinSet::new(),
+            running: Vec::new(),
+            snapshots: Snapshots::new(&config, identity, gpu, sampler, published, Arc::clone(&queue)),
+            queue,
+            sampling: CancellationToken::new(),
+            publishing: CancellationToken::new(),
+            serving: CancellationToken::new(),
+            signals: Signals::new().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_named_and_the_others_finish() {
+        let mut agent = idle();
+        agent.spawn("sampler", async { panic!("out of tune") });
+        let publishing = agent.publishing.clone();
+        let (sender, mut flushed) = tokio::sync::oneshot::channel();
+        agent.spawn("publisher", async move {
+            publishing.cancelled().await;
+            task::yield_now().await;
+            sender.send(()).unwrap();
+            Ok(())
+        });
+        let error = agent.stop().await.unwrap_err();
+        assert!(
+            matches!(error, AgentError::TaskEnded { task: "sampler", .. }),
+            "{error}"
+        );
+        assert_eq!(flushed.try_recv(), Ok(()));
+        assert_eq!(agent.running, []);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_early_is_waited_for_no_more() {
+        let mut agent = idle();
+        agent.spawn("gpu", async { panic!("out of tune") });
+        let error = agent.supervise().await.unwrap_err();
+        assert!(
+            matches!(error, AgentError::TaskEnded { task: "gpu", .. }),
+            "{error}"
+        );
+        agent.stop().await.unwrap();
+    }
+
+    #[test]
+    fn the_lowest_bit_of_the_ignored_signals_is_sighup() {
+        for (status, ignores) in [
+            ("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\n", true),
+            ("SigIgn:\t0000000000001000\nSigCgt:\t0000000000000001\n", false),
+            ("SigIgn:\todd\n", false),
+            ("", false),
+        ] {
+            assert_eq!(ignores_hang_up(status), ignores, "{status}");
+        }
+    }
 }

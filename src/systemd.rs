@@ -13,12 +13,6 @@ use sd_notify::NotifyState;
 /// Where systemd listens.
 const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// Whether a supervisor wants to be told.
-#[must_use]
-pub fn is_supervised() -> bool {
-    std::env::var_os(SOCKET_VARIABLE).is_some()
-}
-
 /// The agent works: sockets are open, tasks run. Called on the runtime.
 pub fn ready(status: &str) {
     let news = [NotifyState::Ready, NotifyState::Status(&one_line(status))];
@@ -44,10 +38,12 @@ pub fn stopping(status: &str) {
     let _ = notify(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))]);
 }
 
-/// How often [`watchdog`] must be called: half of `WatchdogSec=`. `None` when the watchdog is off.
+/// How often [`watchdog`] must be called: half of `WatchdogSec=`. `None` when the watchdog is off, as it is with a
+/// limit of zero.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|limit| limit / 2)
+    let interval = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+    interval.filter(|interval| !interval.is_zero())
 }
 
 /// A line break would begin another assignment: a library's error text must not be able to.

@@ -152,8 +152,12 @@ impl Node {
 
     /// Starts the agent with these arguments, its standard output going elsewhere than into [`Agent::batches`].
     pub(crate) fn start_into(&self, arguments: &[&str], stdout: impl Into<Stdio>) -> Agent {
+        self.spawn(self.command(arguments), stdout)
+    }
+
+    /// Starts an agent by a command of the caller's making.
+    pub(crate) fn spawn(&self, mut command: Command, stdout: impl Into<Stdio>) -> Agent {
         let log = fs_err::File::create(self.path("agent.log")).unwrap();
-        let mut command = self.command(arguments);
         command.stdout(stdout).stderr(Stdio::from(log.into_file()));
         Agent {
             process: command.spawn().unwrap(),

@@ -4,7 +4,7 @@ use std::io::{PipeReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use rustix::fs::OFlags;
@@ -74,6 +74,26 @@ fn sigint_and_sighup_stop_it_like_sigterm() {
         assert!(printed >= before.sampler.ledger.collected as f64);
         assert!(!node.path("status.sock").exists());
     }
+}
+
+#[test]
+fn sighup_that_was_ignored_at_the_start_stays_ignored() {
+    let node = Node::new(NO_GPUS).with("gpu.enabled", "false");
+    let run = node.command(&["run"]);
+    let mut nohup = Command::new("sh");
+    nohup
+        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
+        .arg(run.get_program())
+        .args(run.get_args());
+    let agent = node.spawn(nohup, Stdio::null());
+    let before = agent.wait("the first tick", |status| status.sampler.ticks > 0);
+    agent.signal(Signal::HUP);
+    agent.wait("it goes on", |status| {
+        status.sampler.ticks >= before.sampler.ticks + 3
+    });
+    let ended = agent.terminate();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+    assert!(!ended.log.contains("SIGHUP"), "{}", ended.log);
 }
 
 #[test]

@@ -70,6 +70,17 @@ fn it_is_ready_although_nvml_hangs_and_stops_in_time() {
     wait_for(|| has_ended(nvml).then_some(())).expect("the NVML process is gone");
 }
 
+#[test]
+fn a_watchdog_of_zero_is_none() {
+    let node = Node::new("")
+        .with("gpu.enabled", "false")
+        .with_env("WATCHDOG_USEC", "0");
+    let agent = node.start();
+    agent.wait("it samples", |status| status.sampler.ticks >= 2);
+    let ended = agent.terminate();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+}
+
 /// The far end of `NOTIFY_SOCKET`.
 struct Systemd(UnixDatagram);
 
