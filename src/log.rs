@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::time::SystemTime;
 
 use tracing::{Level, Metadata};
@@ -41,17 +42,33 @@ impl Format {
         }
     }
 
-    /// What fits where standard error goes: systemd sets `JOURNAL_STREAM` when that is the journal.
+    /// What fits where standard error goes. A child of a service inherits `JOURNAL_STREAM` although its standard error
+    /// may go elsewhere, so the variable counts only where it names that very file.
     #[must_use]
     pub fn detect() -> Self {
-        let to_journal = std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal();
-        if to_journal { Self::Journal } else { Self::Text }
+        let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        if names(&stream, io::stderr()) {
+            Self::Journal
+        } else {
+            Self::Text
+        }
     }
 }
 
-/// Starts logging. A level that makes no sense is reported and replaced by `info`.
+/// Whether `DEVICE:INODE`, in decimals as systemd writes `JOURNAL_STREAM`, is this file.
+fn names(stream: &str, file: impl AsFd) -> bool {
+    let Ok(stat) = rustix::fs::fstat(file) else {
+        return false;
+    };
+    stream == format!("{}:{}", stat.st_dev, stat.st_ino)
+}
+
+/// Starts logging. Where any part of [`LEVEL_VARIABLE`] makes no sense, that is reported and the whole of it is
+/// replaced by `info`.
 pub fn init(format: Format) {
-    let wanted = std::env::var(LEVEL_VARIABLE).unwrap_or_default();
+    let wanted = std::env::var_os(LEVEL_VARIABLE).unwrap_or_default();
+    // What is no text is no level either, and is reported as such.
+    let wanted = wanted.to_string_lossy();
     let parsed = parse_levels(&wanted);
     let filter = parsed
         .as_ref()
@@ -82,7 +99,7 @@ pub fn init(format: Format) {
         .try_init();
     if let Err(error) = parsed {
         tracing::warn!(
-            value = wanted,
+            value = %wanted,
             error,
             "{LEVEL_VARIABLE} makes no sense; logging at info"
         );
@@ -214,6 +231,20 @@ mod tests {
             "info,",
         ] {
             assert!(parse_levels(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_the_journal_only_where_device_and_inode_are_those_of_the_file() {
+        let file = tempfile::tempfile().unwrap();
+        let stat = rustix::fs::fstat(&file).unwrap();
+        assert!(names(&format!("{}:{}", stat.st_dev, stat.st_ino), &file));
+        for other in [
+            format!("{}:{}", stat.st_dev, stat.st_ino + 1),
+            "9:1:2".into(),
+            String::new(),
+        ] {
+            assert!(!names(&other, &file), "{other}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Bad input: each mistake is named, with the mend and the right exit code.
 
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -426,7 +426,11 @@ fn every_line_of_a_json_log_is_an_object_with_level_and_message() {
 
 #[test]
 fn every_line_for_the_journal_starts_with_its_priority() {
-    let node = Node::new(TWO_GPUS_ONE_LOST).with_env("JOURNAL_STREAM", "8:1");
+    let node = Node::new(TWO_GPUS_ONE_LOST);
+    // What systemd would say of the file that the agent's standard error goes to.
+    fs_err::write(node.path("agent.log"), "").unwrap();
+    let log = fs_err::metadata(node.path("agent.log")).unwrap();
+    let node = node.with_env("JOURNAL_STREAM", &format!("{}:{}", log.dev(), log.ino()));
     let agent = node.start();
     agent.wait("NVML is ready", |status| status.gpu.driver.is_ready());
     let log = agent.terminate().log;
