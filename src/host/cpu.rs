@@ -76,6 +76,11 @@ impl CpuMeter {
         let earlier = std::mem::replace(&mut self.previous, ticks);
         ticks?.active_percent_since(&earlier?)
     }
+
+    /// Its name, while it cannot be read.
+    pub(super) fn failing(&self) -> Option<&'static str> {
+        self.fault.failing()
+    }
 }
 
 fn read(path: &Path) -> Result<Ticks, HostError> {

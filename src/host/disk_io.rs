@@ -68,6 +68,11 @@ impl DiskIoMeter {
         }
     }
 
+    /// Its name, while it cannot be read.
+    pub(super) fn failing(&self) -> Option<&'static str> {
+        self.fault.failing()
+    }
+
     fn read(&mut self) -> Result<Counters, HostError> {
         let text = fs_err::read_to_string(&self.diskstats).map_err(HostError::Read)?;
         let known = std::mem::take(&mut self.physical);

@@ -81,6 +81,11 @@ impl FaultLog {
         result.ok()
     }
 
+    /// What the log calls the part, while its newest attempt has failed.
+    pub(super) fn failing(&self) -> Option<&'static str> {
+        self.failing.then_some(self.part)
+    }
+
     fn step(&mut self, works: bool) -> Option<Step> {
         let step = match (self.failing, works) {
             (false, false) => Some(Step::Failed),

@@ -36,6 +36,13 @@ impl LocalHost {
             spaces: SpaceProber::new(source, settings.root_dir, patience),
         }
     }
+
+    fn failing(&self) -> Vec<String> {
+        let meters = [self.cpu.failing(), self.memory.failing(), self.disk_io.failing()];
+        let parts = meters.into_iter().flatten();
+        let parts = parts.chain(self.mounts.failing()).chain(self.spaces.failing());
+        parts.map(str::to_owned).collect()
+    }
 }
 
 impl HostSource for LocalHost {
@@ -59,6 +66,7 @@ impl HostSource for LocalHost {
             disks,
             disk_io,
             stuck_mounts: stuck,
+            failing: self.failing(),
         }
     }
 }

@@ -30,6 +30,7 @@ pub use local::LocalHost;
 
 /// What the host looked like at one instant; whatever could not be read is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct HostSample {
     /// Percent of processor time since the previous sample that was not idle, over all processors: 0 to 100.
     ///
@@ -47,6 +48,8 @@ pub struct HostSample {
     pub disk_io: Vec<DiskIo>,
     /// Mount points whose file system has not answered for two seconds. They are asked again once it has.
     pub stuck_mounts: Vec<PathBuf>,
+    /// Parts of the host whose newest reading failed, as the log names them: `cpu`, `disk I/O`, `mounts`.
+    pub failing: Vec<String>,
 }
 
 /// Space of one file system, from statvfs(2).

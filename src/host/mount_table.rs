@@ -47,6 +47,13 @@ impl MountTable {
         Some(&self.selected)
     }
 
+    /// The names of what cannot be read of it.
+    pub(super) fn failing(&self) -> impl Iterator<Item = &'static str> {
+        [&self.fault, &self.odd_line]
+            .into_iter()
+            .filter_map(FaultLog::failing)
+    }
+
     fn refresh(&mut self) -> Result<(), HostError> {
         // Taken out, so that a failed read closes it and the next tick starts afresh.
         let mut file = match self.watched.take() {

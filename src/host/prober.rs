@@ -107,6 +107,12 @@ impl SpaceProber {
         }
     }
 
+    /// The names of what cannot be asked; one that does not answer is not among them, but in [`Spaces::stuck`].
+    pub(super) fn failing(&self) -> impl Iterator<Item = &'static str> {
+        let of_disks = self.faults.values().find_map(FaultLog::failing);
+        self.spawn_fault.failing().into_iter().chain(of_disks)
+    }
+
     fn forget_unmounted(&mut self, mounts: &[Mount]) {
         let is_mounted = |device: &String| mounts.iter().any(|mount| mount.device_number == *device);
         self.slow.retain(is_mounted);

@@ -38,6 +38,11 @@ impl MemoryMeter {
         let reading = read(&mut self.system, &self.meminfo);
         self.fault.note(reading).unwrap_or_default()
     }
+
+    /// Its name, while it cannot be read.
+    pub(super) fn failing(&self) -> Option<&'static str> {
+        self.fault.failing()
+    }
 }
 
 fn read(kept: &mut Option<System>, meminfo: &Path) -> Result<MemoryUse, HostError> {

@@ -17,7 +17,8 @@ pub struct HostThread {
 impl HostThread {
     /// Starts the thread. It ends when this end is dropped, at the latest after the sample it is taking.
     pub fn start(mut source: impl HostSource) -> io::Result<Self> {
-        // Room for one: a second ask while the first is worked on is refused, which is how lateness is noticed.
+        // Room for one: a second ask while the first is worked on waits, so that a sample that is a little late is
+        // not a sample less. The third is refused, which is how lateness is noticed.
         let (asks, asked) = std_mpsc::sync_channel::<()>(1);
         let (sender, samples) = mpsc::channel(4);
         std::thread::Builder::new()
@@ -32,7 +33,7 @@ impl HostThread {
         Ok(Self { asks, samples })
     }
 
-    /// Asks for a sample; false when the thread is still busy with one from before.
+    /// Asks for a sample; false when the thread is busy with one and another waits already.
     #[must_use]
     pub fn ask(&self) -> bool {
         self.asks.try_send(()).is_ok()

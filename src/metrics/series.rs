@@ -222,6 +222,7 @@ mod tests {
                 write_bytes_per_second: 0.0,
             }],
             stuck_mounts: vec![],
+            failing: vec![],
         };
         assert_eq!(
             texts(&of_host(&sample)),

@@ -132,7 +132,7 @@ fn a_local_disk_is_in_the_first_sample_although_a_network_mount_hangs() {
 }
 
 #[test]
-fn an_empty_root_is_an_empty_sample_but_for_memory() {
+fn an_empty_root_is_an_empty_sample_but_for_memory_and_says_what_fails() {
     let root = tempfile::tempdir().unwrap();
     let mut host = LocalHost::new(settings(root.path()));
     for _ in 0..3 {
@@ -140,6 +140,7 @@ fn an_empty_root_is_an_empty_sample_but_for_memory() {
         let expected = HostSample {
             mem_used_percent: sample.mem_used_percent,
             swap_used_percent: sample.swap_used_percent,
+            failing: ["cpu", "disk I/O", "mounts"].map(str::to_owned).into(),
             ..HostSample::default()
         };
         assert_eq!(sample, expected);

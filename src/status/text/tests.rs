@@ -84,6 +84,7 @@ fn host_sample() -> HostSample {
             write_bytes_per_second: 1_572_864.0,
         }],
         stuck_mounts: Vec::new(),
+        failing: Vec::new(),
     }
 }
 
