@@ -1,5 +1,7 @@
 //! Which series a sample feeds. A value that could not be read feeds none: absent is never zero.
 
+use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +9,9 @@ use crate::gpu::{GpuSample, GpuState};
 use crate::host::HostSample;
 
 use super::Metric;
+
+/// CloudWatch takes no longer value of a dimension.
+const MAX_LABEL_CHARS: usize = 1024;
 
 /// A metric and the labels that tell this series of it from the next.
 ///
@@ -62,7 +67,7 @@ pub fn of_host(sample: &HostSample) -> Vec<Point> {
     push(&mut points, Metric::MemUsedPercent, sample.mem_used_percent);
     push(&mut points, Metric::SwapUsedPercent, sample.swap_used_percent);
     for disk in &sample.disks {
-        let path: Arc<str> = disk.path.to_string_lossy().into();
+        let path = label(disk.path.as_os_str().as_bytes());
         points.push((
             Series::labelled(Metric::DiskUsedPercent, &path),
             disk.used_percent,
@@ -75,7 +80,7 @@ pub fn of_host(sample: &HostSample) -> Vec<Point> {
         );
     }
     for disk in &sample.disk_io {
-        let name: Arc<str> = disk.name.as_str().into();
+        let name = label(disk.name.as_bytes());
         points.push((
             Series::labelled(Metric::DiskioReadBytes, &name),
             disk.read_bytes_per_second,
@@ -170,6 +175,30 @@ pub fn of_gpu_state(state: &GpuState, xids: Option<u32>) -> Vec<Point> {
     points
 }
 
+/// A name of the node as a label that CloudWatch takes: ASCII without control characters, at most 1024 of them, and
+/// not blank. Any other byte is written as `\xNN`; what is too long is cut; what is blank is `-`.
+fn label(name: &[u8]) -> Arc<str> {
+    let mut fit = String::with_capacity(name.len());
+    for byte in name {
+        let length = fit.len();
+        match byte {
+            b' '..=b'~' => fit.push(char::from(*byte)),
+            _ => {
+                let _ = write!(fit, "\\x{byte:02x}");
+            }
+        }
+        if fit.len() > MAX_LABEL_CHARS {
+            // Never half of an escape.
+            fit.truncate(length);
+            break;
+        }
+    }
+    if fit.trim().is_empty() {
+        return "-".into();
+    }
+    fit.into()
+}
+
 fn flag(on: bool) -> f64 {
     if on { 1.0 } else { 0.0 }
 }
@@ -200,6 +229,26 @@ mod tests {
     fn what_could_not_be_read_feeds_no_series() {
         assert_eq!(of_host(&HostSample::default()), []);
         assert_eq!(of_gpu(&GpuSample::new("0".into())), []);
+    }
+
+    #[test]
+    fn a_label_is_what_cloudwatch_takes_whatever_the_mount_is_called() {
+        for (name, expected) in [
+            ("/var/lib/a b~", "/var/lib/a b~"),
+            ("/donn\u{e9}es", r"/donn\xc3\xa9es"),
+            ("/a\tb\u{7f}", r"/a\x09b\x7f"),
+            ("", "-"),
+            (" ", "-"),
+        ] {
+            assert_eq!(&*label(name.as_bytes()), expected, "{name:?}");
+        }
+        assert_eq!(&*label(b"/\xff"), r"/\xff");
+        assert_eq!(label(&[b'x'; 1024]).len(), 1024);
+        assert_eq!(label(&[b'x'; 1025]).len(), 1024);
+        let cut = label(&[0xc3; 300]);
+        assert_eq!((cut.len(), &cut[1020..]), (1024, r"\xc3"));
+        let cut = label(&[b"/".as_slice(), &[0xc3; 300]].concat());
+        assert_eq!((cut.len(), &cut[1017..]), (1021, r"\xc3"), "no half escape");
     }
 
     #[test]

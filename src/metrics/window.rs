@@ -7,13 +7,15 @@
 //! and arrive up to a second later, and they belong to the window in which they were taken.
 //!
 //! Invariants: every value in a window is finite and within CloudWatch's range; the number of distinct series in
-//! a rolling hour never exceeds the cap; a sample is in exactly one window or counted as dropped.
+//! a rolling hour never exceeds the cap, save for the agent's own two, which say what the cap refuses; a sample is
+//! in exactly one window or counted as dropped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::clock::{self, Placement};
 use super::series::{Point, Series};
+use crate::config::Group;
 
 /// A `MetricDatum` takes at most this many distinct values (the service counts per datum).
 pub const MAX_VALUES_PER_DATUM: usize = 150;
@@ -29,7 +31,7 @@ pub const LATENESS: Duration = Duration::from_millis(750);
 const SERIES_MEMORY: Duration = Duration::from_hours(1);
 
 /// How many refused series are remembered by name; a blow-up of thousands needs no more to be understood.
-const MAX_REFUSED_NAMES: usize = 32;
+pub const MAX_REFUSED_NAMES: usize = 32;
 
 /// The exact distribution of the samples of one series in one window.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,12 +104,15 @@ pub enum DropReason {
 
 /// What has become of every sample so far: collected = in windows + dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Ledger {
     /// Samples taken.
     pub collected: u64,
     /// Samples given up, by reason.
     pub dropped: BTreeMap<DropReason, u64>,
     /// Series that the cap refused, by name; the first few.
+    ///
+    /// At most [`MAX_REFUSED_NAMES`].
     pub refused_series: Vec<String>,
 }
 
@@ -157,6 +162,8 @@ pub struct Windows {
     held: Option<(Window, Duration)>,
     /// When each series was last seen, by the monotonic clock.
     seen: HashMap<Series, Duration>,
+    /// Whether another window was opened since `seen` was last rid of what is too old.
+    has_rolled: bool,
     ledger: Ledger,
 }
 
@@ -170,6 +177,7 @@ impl Windows {
             open: None,
             held: None,
             seen: HashMap::new(),
+            has_rolled: false,
             ledger: Ledger::default(),
         }
     }
@@ -183,6 +191,7 @@ impl Windows {
             |open| clock::place(open.start, wall, self.interval),
         );
         if let Placement::Roll(start) = placement {
+            self.has_rolled = true;
             done.extend(self.held.take().and_then(|(held, _)| held.close()));
             let fresh = Window {
                 start,
@@ -211,6 +220,9 @@ impl Windows {
     ///
     /// Returns the names of series that the cap refused for the first time.
     pub fn record(&mut self, points: impl IntoIterator<Item = Point>, monotonic: Duration) -> Vec<String> {
+        if std::mem::take(&mut self.has_rolled) {
+            self.forget_old(monotonic);
+        }
         let mut refused = Vec::new();
         for point in points {
             self.put(point, None, monotonic, &mut refused);
@@ -266,8 +278,9 @@ impl Windows {
     }
 
     /// What has become of every sample.
-    pub fn ledger(&mut self) -> &mut Ledger {
-        &mut self.ledger
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Start of the open window in Unix seconds, and the samples that are not closed yet, those of a held window
@@ -279,7 +292,7 @@ impl Windows {
         Some((open.start, open.samples() + held))
     }
 
-    /// Distinct series in the last hour.
+    /// Distinct series in the last hour, to the precision of a window.
     #[must_use]
     pub fn series(&self) -> usize {
         self.seen.len()
@@ -291,14 +304,18 @@ impl Windows {
             return true;
         }
         if self.seen.len() >= self.max_series {
-            self.seen
-                .retain(|_, seen| now.saturating_sub(*seen) < SERIES_MEMORY);
+            self.forget_old(now);
         }
-        let room = self.seen.len() < self.max_series;
+        let room = self.seen.len() < self.max_series || series.metric.entry().group == Group::Agent;
         if room {
             self.seen.insert(series.clone(), now);
         }
         room
+    }
+
+    fn forget_old(&mut self, now: Duration) {
+        self.seen
+            .retain(|_, seen| now.saturating_sub(*seen) < SERIES_MEMORY);
     }
 
     fn remember_refused(&mut self, series: &Series, fresh: &mut Vec<String>) {
@@ -405,6 +422,24 @@ mod tests {
         assert_eq!(windows.ledger().dropped[&DropReason::SeriesLimit], 3);
         assert_eq!(windows.ledger().collected, 5);
         assert_eq!(only(windows.close()).series.len(), 2);
+    }
+
+    #[test]
+    fn what_says_that_samples_are_dropped_is_not_dropped_itself() {
+        let mut windows = windows(1);
+        let dropped = (Series::plain(Metric::DatapointsDropped), 1.0);
+        let refused = windows.record([disk("/a"), disk("/b"), dropped], Duration::ZERO);
+        assert_eq!(refused, ["disk_used_percent{path=\"/b\"}"]);
+        assert_eq!(only(windows.close()).samples(), 2);
+    }
+
+    #[test]
+    fn a_series_of_long_ago_counts_no_more_although_there_is_room() {
+        let mut windows = windows(10);
+        windows.record([disk("/a"), disk("/b")], Duration::ZERO);
+        windows.advance(Duration::from_mins(71));
+        windows.record([disk("/b")], Duration::from_hours(1));
+        assert_eq!(windows.series(), 1);
     }
 
     #[test]
