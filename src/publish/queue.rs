@@ -1,7 +1,7 @@
 //! Closed windows that are not published yet, in memory.
 //!
 //! The only hand-over between the sampler and the publisher. A window stays in it until it was published. It is
-//! bounded: when it is full the oldest window goes, and its samples are counted as dropped, because the newest
+//! bounded, by windows and by the samples in them: when it is full the oldest window goes, and its samples are counted as dropped, because the newest
 //! minute is the one that somebody is looking at. One that is being published stays, because it may arrive: no
 //! sample is counted both as published and as dropped.
 
@@ -15,10 +15,15 @@ use crate::metrics::ClosedWindow;
 /// An hour of one-minute windows.
 pub const CAPACITY: usize = 60;
 
+/// Samples in all windows together. A sample whose value is like no other takes 16 bytes: 32 MB at the most, which
+/// is reached only where `publish.interval` is long and `sample.interval` short.
+const MAX_SAMPLES: u64 = 2_000_000;
+
 /// A bounded queue with one writer and one reader.
 #[derive(Debug)]
 pub struct Queue {
     capacity: usize,
+    max_samples: u64,
     state: Mutex<State>,
     pushed: Notify,
 }
@@ -29,26 +34,40 @@ struct State {
     dropped_samples: u64,
 }
 
+impl State {
+    fn samples(&self) -> u64 {
+        self.windows.iter().map(|window| window.samples()).sum()
+    }
+
+    fn take_oldest_unheld(&mut self) -> Option<Arc<ClosedWindow>> {
+        let is_unheld = |window| Arc::strong_count(window) == 1;
+        let at = self.windows.iter().position(is_unheld)?;
+        self.windows.remove(at)
+    }
+}
+
 impl Queue {
     /// An empty queue for `capacity` windows.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
+        Self::bounded(capacity, MAX_SAMPLES)
+    }
+
+    fn bounded(capacity: usize, max_samples: u64) -> Self {
         Self {
             capacity: capacity.max(1),
+            max_samples,
             state: Mutex::default(),
             pushed: Notify::new(),
         }
     }
 
-    /// Adds the newest window. A full queue lets the oldest go that the reader does not hold.
+    /// Adds the newest window. A full queue lets the oldest go that the reader does not hold, and more of them until
+    /// there is room; the newest is taken in any case.
     pub fn push(&self, window: ClosedWindow) {
         let mut state = self.lock();
-        let unheld = state
-            .windows
-            .iter()
-            .position(|window| Arc::strong_count(window) == 1);
-        if state.windows.len() >= self.capacity
-            && let Some(lost) = unheld.and_then(|at| state.windows.remove(at))
+        while !self.has_room(&state, &window)
+            && let Some(lost) = state.take_oldest_unheld()
         {
             tracing::error!(
                 start = lost.start,
@@ -104,13 +123,17 @@ impl Queue {
     /// Samples in the windows that wait.
     #[must_use]
     pub fn samples(&self) -> u64 {
-        self.lock().windows.iter().map(|window| window.samples()).sum()
+        self.lock().samples()
     }
 
     /// Samples of windows that a full queue let go.
     #[must_use]
     pub fn dropped_samples(&self) -> u64 {
         self.lock().dropped_samples
+    }
+
+    fn has_room(&self, state: &State, window: &ClosedWindow) -> bool {
+        state.windows.len() < self.capacity && state.samples() + window.samples() <= self.max_samples
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -167,6 +190,28 @@ mod tests {
         );
         queue.published(&held);
         assert_eq!((queue.oldest(), queue.samples()), (Some(4), 1));
+    }
+
+    #[test]
+    fn samples_fill_a_queue_as_well_as_windows_do() {
+        let queue = Queue::bounded(10, 3);
+        for start in 1..=5 {
+            queue.push(window(start));
+        }
+        assert_eq!(
+            (queue.oldest(), queue.samples(), queue.dropped_samples()),
+            (Some(3), 3, 2)
+        );
+        let held = queue.front().unwrap();
+        let mut big = window(6);
+        big.series = vec![big.series[0].clone(); 4];
+        queue.push(big);
+        assert_eq!(
+            (queue.len(), queue.samples(), queue.dropped_samples()),
+            (2, 5, 4),
+            "all have gone but the one in flight, and the newest is there"
+        );
+        drop(held);
     }
 
     #[tokio::test]
