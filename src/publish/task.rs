@@ -15,6 +15,7 @@ use crate::metrics::ClosedWindow;
 
 /// The publisher as the status shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PublishStatus {
     /// Windows published.
     pub windows: u64,

@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::{Snapshot, VERSION};
 
 /// The agent answers at once or is stuck.
@@ -41,9 +43,17 @@ pub enum ClientError {
     },
     /// The answer is of another version.
     #[error(
-        "the agent on {path} does not speak status version {VERSION}; it is another version of gpushare, restart it"
+        "the agent on {path} speaks status version {theirs}, this is {VERSION}; it is another version of gpushare, restart it"
     )]
     Version {
+        /// `status.socket`.
+        path: PathBuf,
+        /// The version of the answer.
+        theirs: u32,
+    },
+    /// The answer is of no version.
+    #[error("what answers on {path} is not a status of gpushare, or of another version; restart the agent")]
+    Malformed {
         /// `status.socket`.
         path: PathBuf,
         /// What could not be understood.
@@ -74,10 +84,63 @@ fn exchange(mut stream: UnixStream) -> io::Result<String> {
     Ok(answer)
 }
 
-/// Understands an answer.
+/// What every version of an answer has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// Understands an answer of this [`VERSION`].
 pub fn parse(socket: &Path, answer: &str) -> Result<Snapshot, ClientError> {
-    serde_json::from_str(answer).map_err(|source| ClientError::Version {
+    let malformed = |source| ClientError::Malformed {
         path: socket.to_owned(),
         source,
-    })
+    };
+    let Versioned { version: theirs } = serde_json::from_str(answer).map_err(malformed)?;
+    if theirs != VERSION {
+        return Err(ClientError::Version {
+            path: socket.to_owned(),
+            theirs,
+        });
+    }
+    serde_json::from_str(answer).map_err(malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(answer: &str) -> Result<Snapshot, ClientError> {
+        parse(Path::new("/run/status.sock"), answer)
+    }
+
+    #[test]
+    fn a_later_version_is_refused_by_its_number_whatever_else_it_says() {
+        let error = parsed(r#"{"version": 2, "agent": "renamed"}"#).unwrap_err();
+        assert!(matches!(error, ClientError::Version { theirs: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_status_is_refused() {
+        for answer in [
+            "",
+            "[]",
+            r#"{"error": "unknown command"}"#,
+            r#"{"version": 1, "agent": 7}"#,
+        ] {
+            let error = parsed(answer).unwrap_err();
+            assert!(
+                matches!(error, ClientError::Malformed { .. }),
+                "{answer}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_field_that_the_agent_does_not_know_yet_has_its_default() {
+        let answer = r#"{"version": 1, "agent": {"pid": 7}, "publish": {"windows": 3}, "new": true}"#;
+        let snapshot = parsed(answer).unwrap();
+        assert_eq!((snapshot.agent.pid, snapshot.publish.done.windows), (7, 3));
+        assert_eq!(snapshot.publish.groups, Vec::<String>::new());
+    }
 }

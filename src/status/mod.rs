@@ -28,8 +28,9 @@ use crate::publish::task::PublishStatus;
 /// Version of [`Snapshot`].
 pub const VERSION: u32 = 1;
 
-/// The state of the agent at one instant.
+/// The state of the agent at one instant. A field that an agent does not know yet has its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Snapshot {
     /// [`VERSION`].
     pub version: u32,
@@ -49,6 +50,7 @@ pub struct Snapshot {
 
 /// The agent itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AgentInfo {
     /// Version of the binary.
     pub version: String,
@@ -64,6 +66,7 @@ pub struct AgentInfo {
 
 /// The publishing side.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PublishInfo {
     /// `publish.target`.
     pub target: String,
@@ -73,6 +76,8 @@ pub struct PublishInfo {
     pub namespace: String,
     /// `publish.max_series`.
     pub max_series: usize,
+    /// `publish.groups`; empty = nothing is published.
+    pub groups: Vec<String>,
     /// What was published.
     #[serde(flatten)]
     pub done: PublishStatus,
@@ -120,6 +125,7 @@ impl Snapshots {
             interval_seconds: config.publish.interval.as_secs(),
             namespace: config.publish.namespace.clone(),
             max_series: config.publish.max_series,
+            groups: config.publish.groups.iter().map(ToString::to_string).collect(),
             ..PublishInfo::default()
         };
         Self {

@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
 use crate::gpu::{DriverState, KernelLog};
-use crate::metrics::window::DropReason;
+use crate::metrics::window::{DropReason, MAX_REFUSED_NAMES};
+
+/// A window is open for one interval and is then published at once; after another something is in the way.
+const MAX_PENDING_INTERVALS: f64 = 2.0;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,13 +91,39 @@ fn gpus(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
 }
 
 fn data(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    let publish = &snapshot.publish;
+    if publish.groups.is_empty() {
+        problems.push(problem(
+            "publish.groups is empty: nothing is published",
+            "name the groups to publish, such as publish.groups = [\"host\", \"gpu\"]",
+        ));
+    }
+    let age = |start: u64| snapshot.agent.taken_at - start as f64;
+    if let Some(age) = publish.oldest_pending.map(age)
+        && age > MAX_PENDING_INTERVALS * publish.interval_seconds as f64
+    {
+        problems.push(problem(
+            format!("publishing is stuck: a window that began {age:.0} s ago still waits"),
+            "look at what takes the data: does the reader of standard output still read?",
+        ));
+    }
+    dropped(snapshot, problems);
+}
+
+/// What was given up. The counts never fall: these stay until the agent starts anew, and say so.
+fn dropped(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
     let ledger = &snapshot.sampler.ledger;
     if let Some(first) = ledger.refused_series.first() {
+        let refused = ledger.refused_series.len();
+        let at_least = if refused < MAX_REFUSED_NAMES {
+            ""
+        } else {
+            "at least "
+        };
         problems.push(problem(
             format!(
-                "more than {} series: {} refused so far, the first {first}",
+                "more than {} series: {at_least}{refused} refused since the start, the first {first}",
                 snapshot.publish.max_series,
-                ledger.refused_series.len()
             ),
             "raise publish.max_series, or exclude what makes so many (host.exclude_mounts)",
         ));
@@ -103,11 +132,11 @@ fn data(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
         match reason {
             DropReason::SeriesLimit => {}
             DropReason::InvalidValue => problems.push(problem(
-                format!("{samples} samples were not numbers that CloudWatch takes"),
+                format!("{samples} samples since the start were not numbers that CloudWatch takes"),
                 "look at the driver: it reports values out of range",
             )),
             DropReason::QueueFull => problems.push(problem(
-                format!("{samples} samples lost: windows could not be published in time"),
+                format!("{samples} samples lost since the start: windows could not be published in time"),
                 "look at why publishing is slow",
             )),
         }
@@ -116,6 +145,12 @@ fn data(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
 
 fn host(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
     let host = &snapshot.sampler.host;
+    for part in host.iter().flat_map(|host| &host.failing) {
+        problems.push(problem(
+            format!("a part of the host cannot be read: {part}"),
+            "the agent's log says why; host.root_dir must be where the host's root is mounted",
+        ));
+    }
     for mount in host.iter().flat_map(|host| &host.stuck_mounts) {
         problems.push(problem(
             format!("the file system at {} does not answer", mount.display()),
@@ -162,4 +197,65 @@ pub fn summary(snapshot: &Snapshot) -> String {
         n => format!("; {n} problems: gpushare status"),
     };
     format!("{gpus}; {}: {published}{problems}", snapshot.publish.target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::HostSample;
+
+    /// A snapshot with nothing wrong in it, 1000 s after the epoch and with an interval of 60 s.
+    fn well() -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        snapshot.node.instance_id = Some("i-0test".into());
+        snapshot.publish.groups = vec!["host".into()];
+        snapshot.publish.interval_seconds = 60;
+        snapshot.agent.taken_at = 1000.0;
+        snapshot
+    }
+
+    fn whats(snapshot: &Snapshot) -> Vec<String> {
+        find(snapshot).into_iter().map(|problem| problem.what).collect()
+    }
+
+    #[test]
+    fn a_window_that_waits_for_two_intervals_is_a_problem() {
+        let mut snapshot = well();
+        assert_eq!(whats(&snapshot), [""; 0]);
+        snapshot.publish.oldest_pending = Some(880);
+        assert_eq!(whats(&snapshot), [""; 0]);
+        snapshot.publish.oldest_pending = Some(840);
+        assert_eq!(
+            whats(&snapshot),
+            ["publishing is stuck: a window that began 160 s ago still waits"]
+        );
+    }
+
+    #[test]
+    fn parts_of_the_host_that_fail_and_no_groups_are_problems() {
+        let mut snapshot = well();
+        snapshot.publish.groups.clear();
+        snapshot.sampler.host = Some(HostSample {
+            failing: vec!["cpu".into()],
+            ..HostSample::default()
+        });
+        assert_eq!(
+            whats(&snapshot),
+            [
+                "publish.groups is empty: nothing is published",
+                "a part of the host cannot be read: cpu"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_full_list_of_refused_series_does_not_pass_for_all_of_them() {
+        let mut snapshot = well();
+        snapshot.publish.max_series = 500;
+        snapshot.sampler.ledger.refused_series = vec!["x".into(); MAX_REFUSED_NAMES];
+        assert_eq!(
+            whats(&snapshot),
+            ["more than 500 series: at least 32 refused since the start, the first x"]
+        );
+    }
 }

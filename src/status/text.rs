@@ -163,9 +163,13 @@ fn host(snapshot: &Snapshot, text: &mut String) {
     let swap = host
         .swap_used_percent
         .map_or_else(|| "none".into(), |value| format!("{value:.1} %"));
+    let late = match snapshot.sampler.host_late {
+        0 => String::new(),
+        ticks => format!("; late {ticks} time(s)"),
+    };
     let _ = writeln!(
         text,
-        "Host    CPU {}, memory {}, swap {swap}",
+        "Host    CPU {}, memory {}, swap {swap}{late}",
         percent(host.cpu_usage_active),
         percent(host.mem_used_percent)
     );
@@ -215,8 +219,9 @@ fn data(snapshot: &Snapshot, text: &mut String) {
         publish.done.windows,
         publish.done.datums
     );
-    let (open, in_open) = sampler.open_window.unwrap_or_default();
-    let open = if open == 0 { "none".into() } else { time(open) };
+    let in_open = sampler.open_window.map_or(0, |(_, samples)| samples);
+    let start = sampler.open_window.map(|(start, _)| time(start));
+    let open = start.unwrap_or_else(|| "none".into());
     let _ = writeln!(
         text,
         "Window  open: {open} with {in_open} samples; {} series of at most {}",

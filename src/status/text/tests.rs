@@ -137,6 +137,7 @@ fn healthy() -> Snapshot {
             interval_seconds: 60,
             namespace: "GPUShare".into(),
             max_series: 500,
+            groups: vec!["host".into(), "gpu".into()],
             done: PublishStatus {
                 windows: 62,
                 batches: 62,
@@ -212,6 +213,7 @@ fn a_lost_gpu_a_mount_that_does_not_answer_and_refused_series() {
     ledger.refused_series = ["/a", "/b"]
         .map(|path| format!("disk_used_percent{{path={path:?}}}"))
         .into();
+    snapshot.sampler.host_late = 4;
     snapshot.sampler.clock_steps = 2;
     snapshot.sampler.last_clock_step = Some(-4.25);
     let expected = r#"gpushare 0.1.0 on i-0123456789abcdef0 (g5.12xlarge, eu-west-1, production), pid 1234, up 1h 2m 3s
@@ -221,7 +223,7 @@ GPUs    driver 580.95.05, CUDA 13.0; NVML process 1240 (number 3, 1 killed); XID
         0    NVIDIA A10G  37 %  6.0 GiB of 23.5 GiB (26 %)  71 W   36 C  -          healthy (values are 3s old)
         1    NVIDIA A10G  -     -                           -      -     -          lost (fallen off the bus), since 01:00:00Z
 
-Host    CPU 12.3 %, memory 40.0 %, swap none
+Host    CPU 12.3 %, memory 40.0 %, swap none; late 4 time(s)
         PATH   USED    FREE       INODES FREE  DEVICE
         /      41.3 %  117.5 GiB  51234567     /dev/nvme0n1p1
         /data  3.0 %   993.0 GiB  -            /dev/md0
@@ -236,9 +238,9 @@ Clock   stepped 2 time(s), last by -4.2 s
 Problems
   ! GPU 1 (GPU-1): lost (fallen off the bus)
     mend: drain the node; reset the GPU or replace the node
-  ! more than 31 series: 2 refused so far, the first disk_used_percent{path="/a"}
+  ! more than 31 series: 2 refused since the start, the first disk_used_percent{path="/a"}
     mend: raise publish.max_series, or exclude what makes so many (host.exclude_mounts)
-  ! 10 samples were not numbers that CloudWatch takes
+  ! 10 samples since the start were not numbers that CloudWatch takes
     mend: look at the driver: it reports values out of range
   ! the file system at /mnt/efs does not answer
     mend: mend the mount, or add it to host.exclude_mounts
