@@ -4,15 +4,16 @@
 //! finding and not a hang.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{FsWord, PROC_SUPER_MAGIC};
 use serde::Serialize;
 
 use crate::cli::Global;
-use crate::commands::{Failure, load_config};
+use crate::commands::{Failure, load_config, print};
 use crate::config::{Config, Target};
 use crate::gpu::child::{Child, ChildEvent};
 use crate::gpu::wire::{FromChild, Setup};
@@ -21,6 +22,9 @@ use crate::status::client;
 
 /// NVML init takes seconds where no persistence daemon runs; longer is a finding.
 const NVML_LIMIT: Duration = Duration::from_secs(15);
+
+/// `SYSFS_MAGIC` of linux/magic.h, which rustix does not have.
+const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
 /// At least one finding is an error.
 #[derive(Debug, thiserror::Error)]
@@ -91,10 +95,8 @@ pub fn command(global: &Global, json: bool) -> Result<(), Failure> {
     } else {
         as_text(&findings)
     };
-    io::stdout()
-        .lock()
-        .write_all(text.as_bytes())
-        .map_err(Failure::Output)?;
+    // What was found counts, whether somebody reads it to the end or not.
+    let _ = print(&text)?;
     let errors = findings
         .iter()
         .filter(|finding| finding.level == Level::Error)
@@ -114,9 +116,11 @@ fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![
         Finding::ok("configuration", "valid"),
         target(config),
+        groups(config),
         socket(config),
+        directory("node.state_dir", &config.node.state_dir),
+        host(&config.host.root_dir),
     ];
-    findings.push(directory("node.state_dir", &config.node.state_dir));
     if config.gpu.enabled {
         findings.push(nvml(config));
         findings.push(kernel_log(&config.gpu.kmsg));
@@ -133,6 +137,36 @@ fn target(config: &Config) -> Finding {
             "publish.target",
             "\"cloudwatch\" is not built yet in this version",
             "set publish.target = \"stdout\"",
+        ),
+    }
+}
+
+fn groups(config: &Config) -> Finding {
+    let groups: Vec<&str> = config.publish.groups.iter().map(|group| group.as_str()).collect();
+    if groups.is_empty() {
+        return Finding::warning(
+            "publish.groups",
+            "empty: nothing will be published",
+            "name the groups to publish, such as publish.groups = [\"host\", \"gpu\"]",
+        );
+    }
+    Finding::ok("publish.groups", groups.join(", "))
+}
+
+/// Whether the kernel's figures are where the agent will look for them.
+fn host(root_dir: &Path) -> Finding {
+    let unreadable = ["proc/stat", "proc/self/mountinfo"]
+        .into_iter()
+        .find_map(|file| fs_err::File::open(root_dir.join(file)).err());
+    match unreadable {
+        None => Finding::ok(
+            "host.root_dir",
+            format!("the host can be read below {}", root_dir.display()),
+        ),
+        Some(error) => Finding::error(
+            "host.root_dir",
+            format!("the host cannot be read: {error}"),
+            "set host.root_dir to where the host's root is mounted; it holds proc and sys",
         ),
     }
 }
@@ -165,6 +199,13 @@ fn directory(key: &'static str, wanted: &Path) -> Finding {
         .find(|path| path.exists())
         .unwrap_or(Path::new("/"));
     let shown = wanted.display();
+    if is_of_the_kernel(existing) {
+        return Finding::error(
+            key,
+            format!("{shown} is in a file system of the kernel, where nothing can be made"),
+            format!("set {key} to a place on a disk"),
+        );
+    }
     let access = rustix::fs::access(
         existing,
         rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
@@ -187,6 +228,12 @@ fn directory(key: &'static str, wanted: &Path) -> Finding {
             format!("run as root, or set {key} to a place you may write to"),
         ),
     }
+}
+
+/// Whether a path is in procfs or sysfs. access(2) tells root that it may write there, but mkdir(2) fails.
+fn is_of_the_kernel(path: &Path) -> bool {
+    let kind = rustix::fs::statfs(path).map(|found| found.f_type);
+    kind.is_ok_and(|kind| kind == PROC_SUPER_MAGIC || kind == SYSFS_MAGIC)
 }
 
 fn kernel_log(path: &Path) -> Finding {

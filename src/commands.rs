@@ -1,6 +1,8 @@
 //! What the commands have in common: loading the configuration, exit codes; and `gpushare status`.
 
 use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::agent::AgentError;
@@ -8,6 +10,7 @@ use crate::check::ChecksFailed;
 use crate::cli::Global;
 use crate::config::{self, Config, ConfigError, Sources};
 use crate::gpu::nvml::NvmlChildError;
+use crate::log;
 use crate::status::client::{self, ClientError};
 use crate::status::text;
 
@@ -29,7 +32,7 @@ pub enum Failure {
     /// `gpushare check` found something.
     #[error(transparent)]
     Checks(#[from] ChecksFailed),
-    /// Standard output is closed or full.
+    /// Standard output takes nothing: the disk behind it is full.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
 }
@@ -56,32 +59,44 @@ pub fn load_config(global: &Global) -> Result<Config, ConfigError> {
     })
 }
 
-/// `gpushare status`: once, as JSON, or again every second.
+/// `gpushare status`: once, as JSON, or again every second until interrupted.
 pub fn status(global: &Global, json: bool, watch: bool) -> Result<(), Failure> {
     let config = load_config(global)?;
     let socket = &config.status.socket;
+    if !watch {
+        let _ = print(&shown(socket, json)?)?;
+        return Ok(());
+    }
     loop {
-        let answer = client::ask(socket)?;
-        let text = if json {
-            answer + "\n"
-        } else {
-            text::render(&client::parse(socket, &answer)?)
-        };
-        // Home, the text, and whatever a longer text before it has left below.
-        let text = if watch && io::stdout().is_terminal() {
+        // An agent that is restarted comes back: until then its absence is what there is to see.
+        let text = shown(socket, json).unwrap_or_else(|error| log::chain(&error) + "\n");
+        let text = if io::stdout().is_terminal() {
             redrawn(&text)
         } else {
             text
         };
-        let mut stdout = io::stdout().lock();
-        stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-            .map_err(Failure::Output)?;
-        if !watch {
+        if print(&text)?.is_break() {
             return Ok(());
         }
         std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn shown(socket: &Path, json: bool) -> Result<String, ClientError> {
+    let answer = client::ask(socket)?;
+    if json {
+        return Ok(answer + "\n");
+    }
+    Ok(text::render(&client::parse(socket, &answer)?))
+}
+
+/// Writes to standard output. `Break` when nobody reads it any more, which is no failure: `| head` has seen enough.
+pub fn print(text: &str) -> Result<ControlFlow<()>, Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(Failure::Output(error)),
     }
 }
 

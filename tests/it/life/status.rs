@@ -1,16 +1,17 @@
 //! What the agent answers, and to whom; what `gpushare check` finds.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use gpushare::status::Snapshot;
 use serde_json::Value;
 
 use super::scene::{NO_GPUS, ONE_GPU, STOP};
-use crate::harness::{Node, PATIENCE, output};
+use crate::harness::{Node, PATIENCE, output, wait_for};
 
 #[test]
 fn status_answers_people_and_programs() {
@@ -150,8 +151,10 @@ fn check_says_as_json_that_all_is_well() {
         [
             "configuration",
             "publish.target",
+            "publish.groups",
             "status.socket",
             "node.state_dir",
+            "host.root_dir",
             "gpu",
             "gpu.kmsg"
         ]
@@ -163,7 +166,7 @@ fn check_says_as_json_that_all_is_well() {
             "{finding:?}"
         );
     }
-    assert_eq!(findings[4]["found"], "driver 580.95.05, 1 x NVIDIA A10G");
+    assert_eq!(findings[6]["found"], "driver 580.95.05, 1 x NVIDIA A10G");
     assert!(!node.path("state").exists(), "it changes nothing");
 }
 
@@ -174,7 +177,7 @@ fn check_says_as_json_what_is_wrong_and_how_to_mend_it() {
     let (code, text, stderr) = output(node.command(&["check", "--json", "--set", "gpu.kmsg=/nonexistent"]));
     assert_eq!(
         (code, stderr.as_str()),
-        (1, "gpushare: 1 of 6 checks failed\n"),
+        (1, "gpushare: 1 of 8 checks failed\n"),
         "{text}"
     );
     let findings: Vec<BTreeMap<String, String>> = serde_json::from_str(&text).unwrap();
@@ -197,4 +200,90 @@ fn check_says_as_json_what_is_wrong_and_how_to_mend_it() {
         "{text}"
     );
     drop(agent);
+}
+
+#[test]
+fn check_finds_what_would_leave_the_agent_without_data_or_state() {
+    let node = Node::new(NO_GPUS)
+        .with("gpu.enabled", "false")
+        .with("host.root_dir", "\"/nonexistent\"")
+        .with("node.state_dir", "\"/proc/gpushare\"")
+        .with("publish.groups", "[]");
+    let (code, text, stderr) = output(node.command(&["check"]));
+    assert_eq!(
+        (code, stderr.as_str()),
+        (1, "gpushare: 2 of 7 checks failed\n"),
+        "{text}"
+    );
+    for (level, subject, found) in [
+        ("warning", "publish.groups", "nothing will be published"),
+        (
+            "ERROR",
+            "node.state_dir",
+            "/proc/gpushare is in a file system of the kernel",
+        ),
+        ("ERROR", "host.root_dir", "/nonexistent/proc/stat"),
+    ] {
+        let said = text
+            .lines()
+            .find(|line| line.contains(subject))
+            .unwrap_or_default();
+        assert!(
+            said.starts_with(level) && said.contains(found),
+            "{subject} in:\n{text}"
+        );
+    }
+}
+
+#[test]
+fn a_host_that_cannot_be_read_is_a_problem_part_by_part() {
+    let node = Node::new(NO_GPUS)
+        .with("gpu.enabled", "false")
+        .with("host.root_dir", "\"/nonexistent\"");
+    let agent = node.start();
+    let status = agent.wait("a host sample", |status| status.sampler.host.is_some());
+    for part in ["cpu", "disk I/O", "mounts"] {
+        let what = format!("a part of the host cannot be read: {part}");
+        assert!(
+            status.problems.iter().any(|problem| problem.what == what),
+            "{:?}",
+            status.problems
+        );
+    }
+}
+
+#[test]
+fn a_watched_status_outlives_the_agent_and_ends_with_its_reader() {
+    let node = Node::new(NO_GPUS).with("gpu.enabled", "false");
+    let mut watch = node.command(&["status", "--watch"]);
+    let watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut watch = watch.spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut wait = |wanted: &str| {
+        let seen = lines.any(|line| line.unwrap().contains(wanted));
+        assert!(seen, "it ended before it said: {wanted}");
+    };
+    wait("no agent answers");
+    let agent = node.start();
+    wait("on i-0test, pid ");
+    agent.terminate();
+    wait("no agent answers");
+    drop(lines);
+    let status = wait_for(|| watch.try_wait().unwrap()).expect("nobody reads: it ends");
+    let mut stderr = String::new();
+    watch.stderr.unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_no_failure() {
+    let node = Node::new(NO_GPUS).with("gpu.enabled", "false");
+    let _agent = node.start();
+    for arguments in [&["status"][..], &["status", "--json"], &["check"]] {
+        let (reader, stdout) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = node.command(arguments);
+        let status = command.stdout(stdout).stderr(Stdio::null()).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{arguments:?}");
+    }
 }
