@@ -30,5 +30,6 @@ pub mod identity;
 pub mod log;
 pub mod metrics;
 pub mod publish;
+mod signals;
 pub mod status;
 pub mod systemd;

@@ -141,6 +141,7 @@ pub enum GpuEvent {
 
 /// The GPU side of the node as the status shows it, and as later parts decide on it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GpuStatus {
     /// `gpu.enabled`.
     pub enabled: bool,

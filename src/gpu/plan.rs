@@ -16,7 +16,7 @@ use std::time::Duration;
 pub const INIT_LIMIT: Duration = Duration::from_secs(30);
 /// After this long without an answer, init counts as stuck in the status and in `gpu_driver_stuck`.
 pub const INIT_SILENCE: Duration = Duration::from_secs(5);
-/// All GPUs silent for this long and two readings more: the child is beyond hope. One that answers keeps the
+/// All GPUs silent for this long and two beats more: the child is beyond hope. One that answers keeps the
 /// child alive, because a new one would have to pass init with the broken GPU, and may not.
 pub const SILENT_LIMIT: Duration = Duration::from_secs(10);
 /// SIGKILL works within milliseconds, except on a thread in uninterruptible sleep.
@@ -35,7 +35,7 @@ const PROVEN: Duration = Duration::from_secs(30);
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing; look again at the latest at this time.
+    /// Nothing before this time. Whoever looks more often gets the same answer.
     Wait(Duration),
     /// Start a child.
     Start,

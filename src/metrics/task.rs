@@ -37,6 +37,7 @@ pub struct SamplerSettings {
 
 /// The sampler as the status shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SamplerStatus {
     /// Ticks since the agent started.
     pub ticks: u64,
@@ -52,7 +53,7 @@ pub struct SamplerStatus {
     pub last_clock_step: Option<f64>,
     /// The newest host sample.
     pub host: Option<HostSample>,
-    /// Ticks at which the host thread had not finished the sample before.
+    /// Ticks at which the host thread was busy and had an ask waiting already.
     pub host_late: u64,
 }
 
