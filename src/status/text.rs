@@ -222,9 +222,13 @@ fn data(snapshot: &Snapshot, text: &mut String) {
     let in_open = sampler.open_window.map_or(0, |(_, samples)| samples);
     let start = sampler.open_window.map(|(start, _)| time(start));
     let open = start.unwrap_or_else(|| "none".into());
+    let above = match sampler.series.saturating_sub(publish.max_series) {
+        0 => "",
+        _ => ", the agent's own above that",
+    };
     let _ = writeln!(
         text,
-        "Window  open: {open} with {in_open} samples; {} series of at most {}",
+        "Window  open: {open} with {in_open} samples; {} series of at most {}{above}",
         sampler.series, publish.max_series
     );
     let _ = writeln!(
