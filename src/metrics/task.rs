@@ -35,6 +35,13 @@ pub struct SamplerSettings {
     pub groups: BTreeSet<Group>,
 }
 
+impl SamplerSettings {
+    /// Whether the metric's group is switched on.
+    fn wants(&self, metric: Metric) -> bool {
+        self.groups.contains(&metric.entry().group)
+    }
+}
+
 /// The sampler as the status shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -157,11 +164,7 @@ impl Sampler {
     fn on_reading(&mut self, sample: &GpuSample) {
         let now = Instants::now();
         self.record(series::of_gpu(sample), now);
-        if self
-            .settings
-            .groups
-            .contains(&Metric::GpuUtilization.entry().group)
-        {
+        if self.settings.wants(Metric::GpuUtilization) {
             let refused = self.windows.record_at(series::of_ring(sample), now.monotonic);
             self.log_refused(&refused);
         }
@@ -223,10 +226,10 @@ impl Sampler {
 
     fn record(&mut self, points: Vec<Point>, now: Instants) {
         self.advance(now);
-        let groups = &self.settings.groups;
+        let settings = &self.settings;
         let wanted = points
             .into_iter()
-            .filter(|(series, _)| groups.contains(&series.metric.entry().group));
+            .filter(|(series, _)| settings.wants(series.metric));
         let refused = self.windows.record(wanted, now.monotonic);
         self.log_refused(&refused);
     }

@@ -57,16 +57,22 @@ fn paths(sample: &HostSample) -> Vec<&str> {
         .collect()
 }
 
-#[test]
-fn a_mount_that_hangs_stops_nothing_and_comes_back() {
+/// A local disk, and before it a network mount that hangs until the gate is opened.
+fn root_with_a_shut_gate() -> (tempfile::TempDir, Arc<Gate>) {
     let root = tempfile::tempdir().unwrap();
     let mountinfo = "20 1 0:50 / /efs rw - nfs4 server:/ rw\n21 1 259:1 / / rw - xfs /dev/nvme0n1p1 rw\n";
     write(root.path(), "proc/self/mountinfo", mountinfo);
-    let gate = Arc::new(Gate {
+    let gate = Gate {
         path: root.path().join("efs"),
         shut: Mutex::new(true),
         opened: Condvar::new(),
-    });
+    };
+    (root, Arc::new(gate))
+}
+
+#[test]
+fn a_mount_that_hangs_stops_nothing_and_comes_back() {
+    let (root, gate) = root_with_a_shut_gate();
     let patience = Patience {
         deadline: Duration::from_millis(300),
         ..Patience::USUAL
@@ -111,14 +117,7 @@ fn a_mount_that_hangs_stops_nothing_and_comes_back() {
 
 #[test]
 fn a_local_disk_is_in_the_first_sample_although_a_network_mount_hangs() {
-    let root = tempfile::tempdir().unwrap();
-    let mountinfo = "20 1 0:50 / /efs rw - nfs4 server:/ rw\n21 1 259:1 / / rw - xfs /dev/nvme0n1p1 rw\n";
-    write(root.path(), "proc/self/mountinfo", mountinfo);
-    let gate = Arc::new(Gate {
-        path: root.path().join("efs"),
-        shut: Mutex::new(true),
-        opened: Condvar::new(),
-    });
+    let (root, gate) = root_with_a_shut_gate();
     // Generous, because only the order is at stake and the hanging call uses the grace up.
     let patience = Patience {
         grace: Duration::from_millis(500),
