@@ -9,9 +9,9 @@ use anyhow::ensure;
 
 use crate::workspace::{Workspace, stdout_of};
 
-/// 81 crates stand in the tree before the AWS SDK, gRPC and the store; the rest is room for the small changes that
-/// updates of these bring. A step that needs more raises it in its own commit and says for what.
-const MAX_CRATES: usize = 120;
+/// 81 crates stand in the tree without the AWS SDK, 208 with it; the rest is room for the small changes that
+/// updates bring. A step that needs more raises it in its own commit and says for what.
+const MAX_CRATES: usize = 220;
 
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let args = [
