@@ -1,11 +1,13 @@
 //! The agent: from a configuration to running tasks, and back to none. The only file that starts its tasks.
 //!
 //! Order of a start: lock and sockets, then tasks, then READY. Order of a stop: the sampler closes the open
-//! window, the publisher prints what is left, everything within `STOP_LIMIT`; a second signal leaves at once.
+//! window, the publisher sends what is left, everything within `stop_limit`; a second signal leaves at once.
 
+mod settings;
+
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,24 +18,24 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Global;
 use crate::commands::{Failure, load_config};
 use crate::config::{Config, Target};
-use crate::gpu::task::{GpuSettings, GpuTask, read_numbers};
+use crate::gpu::task::{GpuTask, read_numbers};
 use crate::gpu::{DriverState, GpuStatus};
+use crate::host::LocalHost;
 use crate::host::task::HostThread;
-use crate::host::{HostSettings, LocalHost};
-use crate::identity::Identity;
+use crate::identity::IdentityStatus;
 use crate::log;
-use crate::metrics::task::{Sampler, SamplerSettings, SamplerStatus};
-use crate::publish::plan::BatchSettings;
+use crate::metrics::task::{Sampler, SamplerStatus};
+use crate::publish::Publisher;
+use crate::publish::cloudwatch::CloudWatchPublisher;
 use crate::publish::queue::{self, Queue};
+use crate::publish::report::PublishStatus;
 use crate::publish::stdout::{StdoutError, StdoutPublisher};
-use crate::publish::task::{PublishStatus, PublishTask};
+use crate::publish::store::Store;
+use crate::publish::task::{PublishError, PublishTask};
 use crate::signals::Signals;
 use crate::status::server::{SocketError, StatusSocket};
 use crate::status::{Snapshots, problems};
 use crate::systemd;
-
-/// Everything is over within this time after SIGTERM. systemd would wait 90 s, an operator does not.
-const STOP_LIMIT: Duration = Duration::from_millis(1500);
 
 /// How often the line in `systemctl status` is brought up to date.
 const STATUS_LINE: Duration = Duration::from_secs(5);
@@ -45,11 +47,6 @@ const GPU_EVENTS: usize = 64;
 /// Why the agent did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The default target has no publisher in this version.
-    #[error(
-        "publish.target = \"cloudwatch\" is not built yet in this version; use publish.target = \"stdout\" (--set publish.target=stdout)"
-    )]
-    NotBuilt,
     /// The status socket, or the lock beside it.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -65,6 +62,14 @@ pub enum AgentError {
     /// Batches cannot be printed.
     #[error(transparent)]
     Stdout(#[from] StdoutError),
+    /// Samples could not be published before the end.
+    #[error("stopped before everything was published; {samples} samples are lost: {why}")]
+    Unpublished {
+        /// Samples that were not published.
+        samples: u64,
+        /// What was in the way.
+        why: String,
+    },
     /// A task that should run for ever ended.
     #[error("the {task} task ended: a bug, please report it")]
     TaskEnded {
@@ -101,6 +106,21 @@ pub fn command(global: &Global) -> Result<(), Failure> {
     Ok(outcome?)
 }
 
+impl<E: Into<Self> + std::error::Error> From<PublishError<E>> for AgentError {
+    fn from(error: PublishError<E>) -> Self {
+        match error {
+            PublishError::Publisher(error) => error.into(),
+            PublishError::GaveUp { samples, why } => Self::Unpublished { samples, why },
+        }
+    }
+}
+
+impl From<Infallible> for AgentError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
 type TaskOutcome = Result<(), AgentError>;
 
 /// The running agent.
@@ -109,7 +129,8 @@ struct Agent {
     /// The tasks that have not ended. By id, because a task that panicked cannot say its name.
     running: Vec<(task::Id, &'static str)>,
     snapshots: Snapshots,
-    queue: Arc<Queue>,
+    store: Arc<dyn Store>,
+    stop_limit: Duration,
     sampling: CancellationToken,
     publishing: CancellationToken,
     serving: CancellationToken,
@@ -119,25 +140,19 @@ struct Agent {
 impl Agent {
     /// Opens what can fail, then starts every task.
     fn build(config: &Config, format: log::Format) -> Result<Self, AgentError> {
-        if config.publish.target == Target::Cloudwatch {
-            return Err(AgentError::NotBuilt);
-        }
         let signals = Signals::new().map_err(|source| AgentError::Start {
             what: "signal handling",
             source,
         })?;
         let socket = StatusSocket::bind(&config.status.socket)?;
-        let host =
-            HostThread::start(LocalHost::new(host_settings(config))).map_err(|source| AgentError::Start {
+        let host = HostThread::start(LocalHost::new(settings::host_settings(config))).map_err(|source| {
+            AgentError::Start {
                 what: "the host thread",
                 source,
-            })?;
-        let stdout = StdoutPublisher::start().map_err(|source| AgentError::Start {
-            what: "the printing thread",
-            source,
+            }
         })?;
-        let identity = Identity::configured(&config.node);
-        let queue = Arc::new(Queue::new(queue::CAPACITY));
+        let (_, identity) = watch::channel(settings::configured_identity(config));
+        let store: Arc<dyn Store> = Arc::new(Queue::new(queue::CAPACITY));
         let (gpu_status, gpu_watch) = watch::channel(GpuStatus::default());
         let (sampler_status, sampler_watch) = watch::channel(SamplerStatus::default());
         let (publish_status, publish_watch) = watch::channel(PublishStatus::default());
@@ -148,29 +163,22 @@ impl Agent {
             gpu_watch.clone(),
             sampler_watch,
             publish_watch,
-            Arc::clone(&queue),
+            Arc::clone(&store),
         );
         let sampler = Sampler::new(
-            sampler_settings(config),
+            settings::sampler_settings(config),
             host,
             gpu_receiver,
             gpu_watch,
-            Arc::clone(&queue),
+            Arc::clone(&store),
             sampler_status,
         );
-        let publisher = PublishTask::new(
-            stdout,
-            Arc::clone(&queue),
-            identity,
-            batch_settings(config),
-            publish_status,
-        );
-
         let mut agent = Self {
             tasks: JoinSet::new(),
             running: Vec::new(),
             snapshots,
-            queue,
+            store: Arc::clone(&store),
+            stop_limit: settings::stop_limit(config.publish.target),
             sampling: CancellationToken::new(),
             publishing: CancellationToken::new(),
             serving: CancellationToken::new(),
@@ -180,10 +188,7 @@ impl Agent {
             agent.spawn_gpu(config, format, gpu_events, gpu_status);
         }
         agent.spawn("sampler", infallible(sampler.run(agent.sampling.clone())));
-        let publishing = agent.publishing.clone();
-        agent.spawn("publisher", async {
-            publisher.run(publishing).await.map_err(AgentError::from)
-        });
+        agent.spawn_publisher(config, store, identity, publish_status)?;
         agent.spawn(
             "status",
             infallible(socket.run(agent.snapshots.clone(), agent.serving.clone())),
@@ -203,10 +208,44 @@ impl Agent {
             driver: DriverState::Starting,
             ..GpuStatus::default()
         });
-        let settings = gpu_settings(config, format);
+        let settings = settings::gpu_settings(config, format);
         let numbers = read_numbers(&settings.numbers_file);
-        let task = GpuTask::new(settings, numbers, boot_id(), events, status);
+        let task = GpuTask::new(settings, numbers, settings::boot_id(), events, status);
         self.spawn("gpu", infallible(task.run(self.sampling.clone())));
+    }
+
+    fn spawn_publisher(
+        &mut self,
+        config: &Config,
+        store: Arc<dyn Store>,
+        identity: watch::Receiver<IdentityStatus>,
+        status: watch::Sender<PublishStatus>,
+    ) -> Result<(), AgentError> {
+        let settings = settings::publish_settings(config);
+        match config.publish.target {
+            Target::Stdout => {
+                let publisher = StdoutPublisher::start().map_err(|source| AgentError::Start {
+                    what: "the printing thread",
+                    source,
+                })?;
+                self.spawn_task(PublishTask::new(publisher, store, identity, settings, status));
+            }
+            Target::Cloudwatch => {
+                let publisher =
+                    CloudWatchPublisher::new(settings::cloudwatch_settings(config), identity.clone());
+                self.spawn_task(PublishTask::new(publisher, store, identity, settings, status));
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn_task<P>(&mut self, task: PublishTask<P>)
+    where
+        P: Publisher + Sync + 'static,
+        AgentError: From<PublishError<P::Error>>,
+    {
+        let publishing = self.publishing.clone();
+        self.spawn("publisher", async { Ok(task.run(publishing).await?) });
     }
 
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = TaskOutcome> + Send + 'static) {
@@ -278,11 +317,11 @@ impl Agent {
     async fn stop(&mut self) -> Result<(), AgentError> {
         let (sampling, publishing) = (self.sampling.clone(), self.publishing.clone());
         sampling.cancel();
-        let limit = tokio::time::sleep(STOP_LIMIT);
+        let limit = tokio::time::sleep(self.stop_limit);
         tokio::pin!(limit);
         let mut failure = None;
         loop {
-            // The publisher drains the queue after the sampler has put the open window into it, and the status is
+            // The publisher drains the store after the sampler has put the open window into it, and the status is
             // served until there is nothing left to show.
             if self.running.iter().all(|(_, name)| *name != "sampler") {
                 publishing.cancel();
@@ -310,7 +349,7 @@ impl Agent {
         }
         AgentError::StopLimit {
             tasks: late.join(", "),
-            samples: self.queue.samples(),
+            samples: self.store.tally().samples,
         }
     }
 
@@ -336,51 +375,6 @@ async fn infallible(task: impl Future<Output = ()>) -> Result<(), AgentError> {
     Ok(())
 }
 
-fn host_settings(config: &Config) -> HostSettings {
-    HostSettings {
-        root_dir: config.host.root_dir.clone(),
-        exclude_mounts: config.host.exclude_mounts.clone(),
-        exclude_fs_types: config.host.exclude_fs_types.clone(),
-    }
-}
-
-fn sampler_settings(config: &Config) -> SamplerSettings {
-    SamplerSettings {
-        interval: config.sample.interval,
-        publish_interval: config.publish.interval,
-        max_series: config.publish.max_series,
-        groups: config.publish.groups.clone(),
-    }
-}
-
-fn batch_settings(config: &Config) -> BatchSettings {
-    BatchSettings {
-        namespace: config.publish.namespace.clone(),
-        dimensions: config.publish.dimensions.clone(),
-        storage_resolution: config.publish.storage_resolution,
-    }
-}
-
-fn gpu_settings(config: &Config, format: log::Format) -> GpuSettings {
-    if let Err(error) = fs_err::create_dir_all(&config.node.state_dir) {
-        tracing::warn!(%error, "node.state_dir cannot be made: GPU numbers will not be kept");
-    }
-    GpuSettings {
-        library: config.gpu.nvml_library.clone(),
-        kmsg: config.gpu.kmsg.clone(),
-        interval: config.sample.interval,
-        process_interval: config.pods.interval,
-        numbers_file: config.node.state_dir.join("gpus.json"),
-        child_arguments: vec!["--log-format".into(), format.as_str().into()],
-    }
-}
-
-/// Identifies this boot of the machine. Without one every start counts as the same boot.
-fn boot_id() -> String {
-    let text = fs_err::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"));
-    text.map(|id| id.trim().to_owned()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,16 +383,17 @@ mod tests {
     /// An agent without tasks.
     fn idle() -> Agent {
         let config = config::load(&Sources::default()).unwrap();
-        let queue = Arc::new(Queue::new(queue::CAPACITY));
+        let store: Arc<dyn Store> = Arc::new(Queue::new(queue::CAPACITY));
         let (_, gpu) = watch::channel(GpuStatus::default());
         let (_, sampler) = watch::channel(SamplerStatus::default());
         let (_, published) = watch::channel(PublishStatus::default());
-        let identity = Identity::configured(&config.node);
+        let (_, identity) = watch::channel(settings::configured_identity(&config));
         Agent {
             tasks: JoinSet::new(),
             running: Vec::new(),
-            snapshots: Snapshots::new(&config, identity, gpu, sampler, published, Arc::clone(&queue)),
-            queue,
+            snapshots: Snapshots::new(&config, identity, gpu, sampler, published, Arc::clone(&store)),
+            store,
+            stop_limit: settings::stop_limit(Target::Stdout),
             sampling: CancellationToken::new(),
             publishing: CancellationToken::new(),
             serving: CancellationToken::new(),

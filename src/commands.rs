@@ -42,7 +42,7 @@ impl Failure {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Agent(AgentError::NotBuilt) => 78,
+            Self::Config(_) => 78,
             Self::Status(_) => 69,
             Self::Nvml(NvmlChildError::NotAChild) => 64,
             Self::Nvml(_) | Self::Agent(_) | Self::Checks(_) | Self::Output(_) => 1,

@@ -27,6 +27,17 @@ pub struct Identity {
     pub nodegroup: Option<String>,
 }
 
+/// What is known so far, and whether there is more to come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityStatus {
+    /// What is known.
+    pub identity: Identity,
+    /// Whether publishing may begin: nothing that is wanted is still being looked for.
+    pub settled: bool,
+    /// What is being looked for.
+    pub waiting_for: Option<String>,
+}
+
 impl Identity {
     /// What the configuration says.
     #[must_use]

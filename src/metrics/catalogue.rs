@@ -97,6 +97,21 @@ pub enum Unit {
     None,
 }
 
+impl Unit {
+    /// The unit as CloudWatch spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Percent => "Percent",
+            Self::Bytes => "Bytes",
+            Self::BytesPerSecond => "Bytes/Second",
+            Self::Count => "Count",
+            Self::Seconds => "Seconds",
+            Self::None => "None",
+        }
+    }
+}
+
 /// Which dimensions of the node a series carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,4 +1,4 @@
-//! The sampler: one tick per `sample.interval`, every sample into its window, closed windows to the queue.
+//! The sampler: one tick per `sample.interval`, every sample into its window, closed windows to the store.
 //!
 //! It asks the host thread for a sample each tick and takes what the GPU task sends as it comes; it waits for
 //! neither, so that a driver or a disk that hangs delays nothing. What a GPU *is* (healthy, stuck) is sampled each
@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::{self, Instants};
 use super::series::{self, Point};
-use super::window::{DropReason, LATENESS, Ledger, Windows};
+use super::window::{LATENESS, Ledger, Windows};
 use super::{Metric, Series};
 use crate::config::Group;
 use crate::gpu::{DriverState, GpuEvent, GpuSample, GpuStatus, KernelLog};
 use crate::host::HostSample;
 use crate::host::task::HostThread;
-use crate::publish::queue::Queue;
+use crate::publish::store::Store;
 
 /// What the sampler needs to know.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ pub struct SamplerStatus {
     pub open_window: Option<(u64, u64)>,
     /// Distinct series in the last hour, against `publish.max_series`.
     pub series: usize,
-    /// What became of every sample.
+    /// What became of every sample until its window was closed. [`crate::status`] adds what the store knows.
     pub ledger: Ledger,
     /// How often the wall clock was stepped, and by how many seconds the last time.
     pub clock_steps: u64,
@@ -71,7 +71,7 @@ pub struct Sampler {
     host: HostThread,
     gpu_events: mpsc::Receiver<GpuEvent>,
     gpu_status: watch::Receiver<GpuStatus>,
-    queue: Arc<Queue>,
+    store: Arc<dyn Store>,
     status: SamplerStatus,
     publish: watch::Sender<SamplerStatus>,
     last: Instants,
@@ -88,7 +88,7 @@ impl Sampler {
         host: HostThread,
         gpu_events: mpsc::Receiver<GpuEvent>,
         gpu_status: watch::Receiver<GpuStatus>,
-        queue: Arc<Queue>,
+        store: Arc<dyn Store>,
         publish: watch::Sender<SamplerStatus>,
     ) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl Sampler {
             host,
             gpu_events,
             gpu_status,
-            queue,
+            store,
             status: SamplerStatus::default(),
             publish,
             last: Instants::now(),
@@ -106,7 +106,7 @@ impl Sampler {
         }
     }
 
-    /// Runs until shutdown; returns after the open window is in the queue.
+    /// Runs until shutdown; returns after the open window is in the store.
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
             // A tenth off the window's edge: an NTP slew moves no sample into the neighbouring window.
@@ -186,7 +186,7 @@ impl Sampler {
     }
 
     fn agent_points(&mut self, now: Instants) -> [Point; 2] {
-        let dropped = self.windows.ledger().dropped_total() + self.queue.dropped_samples();
+        let dropped = self.windows.ledger().dropped_total() + self.store.tally().dropped_total();
         let since_last_tick = dropped - self.dropped_at_last_tick;
         self.dropped_at_last_tick = dropped;
         [
@@ -200,8 +200,9 @@ impl Sampler {
 
     fn backlog(&self, now: Instants) -> Duration {
         let oldest_end = self
-            .queue
-            .oldest()
+            .store
+            .tally()
+            .oldest
             .map(|start| Duration::from_secs(start) + self.settings.publish_interval);
         oldest_end.map_or(Duration::ZERO, |end| now.wall.saturating_sub(end))
     }
@@ -217,9 +218,9 @@ impl Sampler {
         let closed = self.windows.advance(now.wall);
         if !closed.is_empty() {
             for window in closed {
-                self.queue.push(window);
+                self.store.push(window);
             }
-            // At once, so that no sample is seen both in the open window and in the queue, or in neither.
+            // At once, so that no sample is seen both in the open window and in the store, or in neither.
             self.publish_status();
         }
     }
@@ -248,10 +249,6 @@ impl Sampler {
         self.status.open_window = self.windows.open();
         self.status.series = self.windows.series();
         self.status.ledger = self.windows.ledger().clone();
-        let lost = self.queue.dropped_samples();
-        if lost > 0 {
-            self.status.ledger.dropped.insert(DropReason::QueueFull, lost);
-        }
         self.publish.send_replace(self.status.clone());
     }
 
@@ -273,7 +270,7 @@ impl Sampler {
                 samples = closed.samples(),
                 "closed the open window"
             );
-            self.queue.push(closed);
+            self.store.push(closed);
         }
         self.publish_status();
     }

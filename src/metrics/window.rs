@@ -100,6 +100,39 @@ pub enum DropReason {
     InvalidValue,
     /// A closed window was pushed out of a full queue.
     QueueFull,
+    /// A dimension's value is empty or blank.
+    DimensionEmpty,
+    /// A dimension's value is not ASCII.
+    DimensionNotAscii,
+    /// A dimension's value has a control character.
+    DimensionControl,
+    /// A dimension's value has more than 1024 characters.
+    DimensionTooLong,
+    /// More than 30 dimensions.
+    TooManyDimensions,
+    /// Older than the two weeks that CloudWatch takes.
+    TooOld,
+    /// CloudWatch refused the datum.
+    Refused,
+}
+
+impl DropReason {
+    /// What was wrong, to follow "12 samples lost: ".
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SeriesLimit => "one series more than publish.max_series",
+            Self::InvalidValue => "not a number that CloudWatch takes",
+            Self::QueueFull => "windows could not be published in time",
+            Self::DimensionEmpty => "the value of a dimension is empty",
+            Self::DimensionNotAscii => "the value of a dimension is not ASCII",
+            Self::DimensionControl => "the value of a dimension has a control character",
+            Self::DimensionTooLong => "the value of a dimension has more than 1024 characters",
+            Self::TooManyDimensions => "more than 30 dimensions",
+            Self::TooOld => "older than the two weeks that CloudWatch takes",
+            Self::Refused => "refused by CloudWatch",
+        }
+    }
 }
 
 /// What has become of every sample so far: collected = in windows + dropped.

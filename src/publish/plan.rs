@@ -1,20 +1,20 @@
 //! Which datums make which batch. Pure.
 //!
-//! The limits are those of `PutMetricData`: 1000 datums and 1 MB (before compression) a request, one namespace a
-//! request, 150 distinct values a datum.
+//! A [`Planner`] is made once, when the node knows who it is: the dimensions of every series are frozen with it,
+//! because a dimension that came later would make every series a new one. The plan of a window is a function of the
+//! window alone, so that a window that was published in part can be planned again and gone on with.
+//!
+//! Invariants: every sample of a window is in exactly one datum that counts it, or in [`Plan::refused`]; no batch is
+//! empty, none exceeds [`MAX_DATUMS`] or [`MAX_BYTES`], all of one plan go into one namespace.
 
-use std::time::{Duration, SystemTime};
+use std::collections::BTreeMap;
 
-use super::{Batch, Datum, Dimension};
-use crate::config::Dimension as NodeDimension;
+use super::limits::{self, MAX_BYTES, MAX_DATUMS};
+use super::{Batch, Datum, Dimension, Timestamp, size};
+use crate::config::{Dimension as NodeDimension, Rollup};
 use crate::identity::Identity;
-use crate::metrics::{ClosedWindow, Scope, Series};
-
-/// Most datums in a request.
-pub const MAX_DATUMS: usize = 1000;
-
-/// Most bytes in a request: AWS takes 1 MB; the rest is room for what the batch does not know of.
-pub const MAX_BYTES: usize = 950_000;
+use crate::metrics::window::{DropReason, MAX_VALUES_PER_DATUM};
+use crate::metrics::{ClosedWindow, Metric, Scope, Series};
 
 /// How windows are turned into batches.
 #[derive(Clone, Debug)]
@@ -25,183 +25,236 @@ pub struct BatchSettings {
     pub dimensions: Vec<NodeDimension>,
     /// `publish.storage_resolution`.
     pub storage_resolution: u8,
+    /// `publish.rollup`.
+    pub rollups: Vec<Rollup>,
 }
 
-/// The batches of one window. No batch is empty, and every sample is in exactly one.
-#[must_use]
-pub fn batches(window: &ClosedWindow, identity: &Identity, settings: &BatchSettings) -> Vec<Batch> {
-    let mut batches = Vec::new();
-    let mut data = Vec::new();
-    let mut bytes = 0;
-    for datum in datums(window, identity, settings) {
-        let size = size_of(&datum);
-        if !data.is_empty() && (data.len() == MAX_DATUMS || bytes + size > MAX_BYTES) {
-            batches.push(std::mem::take(&mut data));
-            bytes = 0;
-        }
-        bytes += size;
-        data.push(datum);
-    }
-    if !data.is_empty() {
-        batches.push(data);
-    }
-    let namespace = &settings.namespace;
-    batches
-        .into_iter()
-        .map(|metric_data| Batch {
-            namespace: namespace.clone(),
-            metric_data,
-        })
-        .collect()
+/// Turns windows into batches, always with the same dimensions.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    namespace: String,
+    storage_resolution: u8,
+    node: Vec<Dimension>,
+    instance: Vec<Dimension>,
+    rollups: Vec<KnownRollup>,
+    left_out: Vec<(String, DropReason)>,
 }
 
-fn datums(
-    window: &ClosedWindow,
-    identity: &Identity,
-    settings: &BatchSettings,
-) -> impl Iterator<Item = Datum> {
-    let timestamp = rfc3339(window.start);
-    let node = identity.dimensions(&settings.dimensions);
-    let instance = identity.dimensions(&[NodeDimension::InstanceId]);
-    window.series.iter().flat_map(move |(series, distribution)| {
-        let base = match series.metric.entry().scope {
-            Scope::Node => &node,
-            Scope::Instance => &instance,
+/// A rollup whose dimensions are all known.
+#[derive(Clone, Debug)]
+struct KnownRollup {
+    dimensions: Vec<Dimension>,
+    metrics: Vec<String>,
+}
+
+/// One window as datums and batches of them.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Every datum that is sent.
+    pub data: Vec<Datum>,
+    /// The batches: positions in `data`.
+    pub batches: Vec<Vec<usize>>,
+    /// Samples whose datums CloudWatch would refuse, by reason.
+    pub refused: BTreeMap<DropReason, u64>,
+    namespace: String,
+}
+
+impl Planner {
+    /// Freezes what is known about the node.
+    #[must_use]
+    pub fn new(settings: &BatchSettings, identity: &Identity) -> Self {
+        let mut left_out = Vec::new();
+        let mut valid = |wanted: &[NodeDimension]| {
+            let mut dimensions = identity.dimensions(wanted);
+            dimensions.retain(|dimension| {
+                let refusal = limits::dimension_refusal(&dimension.value);
+                left_out.extend(refusal.map(|reason| (dimension.name.clone(), reason)));
+                refusal.is_none()
+            });
+            dimensions
         };
-        let dimensions = with_labels(base, series);
-        let timestamp = timestamp.clone();
-        distribution
-            .datums()
-            .map(move |counts| Datum {
-                metric_name: series.metric.name(),
-                dimensions: dimensions.clone(),
-                timestamp: timestamp.clone(),
-                values: counts.iter().map(|(value, _)| *value).collect(),
-                counts: counts.iter().map(|(_, count)| f64::from(*count)).collect(),
-                unit: series.metric.entry().unit,
-                storage_resolution: settings.storage_resolution,
+        let node = valid(&settings.dimensions);
+        let instance = valid(&[NodeDimension::InstanceId]);
+        let rollups = settings.rollups.iter().filter_map(|rollup| {
+            let dimensions = valid(&rollup.dimensions);
+            // With a dimension missing it would be another, wider rollup.
+            (dimensions.len() == rollup.dimensions.len()).then(|| KnownRollup {
+                dimensions,
+                metrics: rollup.metrics.clone(),
             })
-            .collect::<Vec<_>>()
-    })
+        });
+        let rollups = rollups.collect();
+        left_out.sort();
+        left_out.dedup();
+        Self {
+            namespace: settings.namespace.clone(),
+            storage_resolution: settings.storage_resolution,
+            node,
+            instance,
+            rollups,
+            left_out,
+        }
+    }
+
+    /// Dimensions of the node that CloudWatch would refuse: left out of every datum, so that the data itself
+    /// arrives.
+    #[must_use]
+    pub fn left_out(&self) -> &[(String, DropReason)] {
+        &self.left_out
+    }
+
+    /// The plan of one window.
+    #[must_use]
+    pub fn plan(&self, window: &ClosedWindow) -> Plan {
+        let mut plan = Plan {
+            data: Vec::new(),
+            batches: Vec::new(),
+            refused: BTreeMap::new(),
+            namespace: self.namespace.clone(),
+        };
+        let mut data = self.originals(window);
+        data.extend(self.rolled_up(window));
+        for datum in data {
+            match limits::refusal(&datum) {
+                None => plan.data.push(datum),
+                Some(reason) => *plan.refused.entry(reason).or_default() += datum.samples,
+            }
+        }
+        plan.refused.retain(|_, samples| *samples > 0);
+        plan.batches = batches(&plan.data, &self.namespace);
+        plan
+    }
+
+    fn originals(&self, window: &ClosedWindow) -> Vec<Datum> {
+        let mut data = Vec::new();
+        for (series, distribution) in &window.series {
+            let dimensions = self.dimensions(series);
+            let parts = distribution.datums();
+            data.extend(parts.map(|counts| {
+                let samples = counts.iter().map(|(_, count)| u64::from(*count)).sum();
+                self.datum(series.metric, dimensions.clone(), window.start, counts, samples)
+            }));
+        }
+        data
+    }
+
+    /// One distribution per rollup and metric, over all labels.
+    fn rolled_up(&self, window: &ClosedWindow) -> Vec<Datum> {
+        let mut data = Vec::new();
+        for rollup in &self.rollups {
+            let mut merged: BTreeMap<Metric, Vec<(f64, u32)>> = BTreeMap::new();
+            for (series, distribution) in &window.series {
+                if rollup.covers(series) && !same_set(&rollup.dimensions, &self.dimensions(series)) {
+                    let counts = merged.entry(series.metric).or_default();
+                    counts.extend_from_slice(distribution.counts());
+                }
+            }
+            for (metric, counts) in merged {
+                let parts = merge_equal(counts);
+                data.extend(
+                    parts
+                        .chunks(MAX_VALUES_PER_DATUM)
+                        .map(|part| self.datum(metric, rollup.dimensions.clone(), window.start, part, 0)),
+                );
+            }
+        }
+        data
+    }
+
+    fn dimensions(&self, series: &Series) -> Vec<Dimension> {
+        let entry = series.metric.entry();
+        let base = match entry.scope {
+            Scope::Node => &self.node,
+            Scope::Instance => &self.instance,
+        };
+        let labels = entry.labels.iter().zip(&series.labels);
+        let labels = labels.map(|(label, value)| Dimension {
+            name: label.as_str().to_owned(),
+            value: value.to_string(),
+        });
+        base.iter().cloned().chain(labels).collect()
+    }
+
+    fn datum(
+        &self,
+        metric: Metric,
+        dimensions: Vec<Dimension>,
+        start: u64,
+        counts: &[(f64, u32)],
+        samples: u64,
+    ) -> Datum {
+        Datum {
+            metric_name: metric.name(),
+            dimensions,
+            timestamp: Timestamp(start),
+            values: counts.iter().map(|(value, _)| *value).collect(),
+            counts: counts.iter().map(|(_, count)| f64::from(*count)).collect(),
+            unit: metric.entry().unit,
+            storage_resolution: self.storage_resolution,
+            samples,
+        }
+    }
 }
 
-fn with_labels(base: &[Dimension], series: &Series) -> Vec<Dimension> {
-    let labels = series.metric.entry().labels.iter().zip(&series.labels);
-    let labels = labels.map(|(label, value)| Dimension {
-        name: label.as_str().to_owned(),
-        value: value.to_string(),
+impl KnownRollup {
+    fn covers(&self, series: &Series) -> bool {
+        self.metrics.iter().any(|name| name == series.metric.name())
+    }
+}
+
+impl Plan {
+    /// The request of some of the datums.
+    #[must_use]
+    pub fn batch(&self, members: &[usize]) -> Batch {
+        Batch {
+            namespace: self.namespace.clone(),
+            metric_data: members.iter().map(|member| self.data[*member].clone()).collect(),
+        }
+    }
+
+    /// How many samples of the ledger some of the datums stand for.
+    #[must_use]
+    pub fn samples(&self, members: &[usize]) -> u64 {
+        members.iter().map(|member| self.data[*member].samples).sum()
+    }
+}
+
+fn batches(data: &[Datum], namespace: &str) -> Vec<Vec<usize>> {
+    let envelope = size::of_envelope(namespace);
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut bytes = 0;
+    for (position, datum) in data.iter().enumerate() {
+        let size = size::of_datum(datum);
+        match batches.last_mut() {
+            Some(batch) if batch.len() < MAX_DATUMS && bytes + size <= MAX_BYTES => {
+                bytes += size;
+                batch.push(position);
+            }
+            _ => {
+                bytes = envelope + size;
+                batches.push(vec![position]);
+            }
+        }
+    }
+    batches
+}
+
+/// A rollup with all the dimensions of a series would be that series again, and double its samples.
+fn same_set(a: &[Dimension], b: &[Dimension]) -> bool {
+    a.len() == b.len() && a.iter().all(|dimension| b.contains(dimension))
+}
+
+fn merge_equal(mut counts: Vec<(f64, u32)>) -> Vec<(f64, u32)> {
+    counts.sort_by(|a, b| a.0.total_cmp(&b.0));
+    counts.dedup_by(|next, kept| {
+        let equal = next.0.total_cmp(&kept.0).is_eq();
+        if equal {
+            kept.1 = kept.1.saturating_add(next.1);
+        }
+        equal
     });
-    base.iter().cloned().chain(labels).collect()
-}
-
-/// The datum's length as JSON, with the comma. Longer than any other encoding that is sent.
-fn size_of(datum: &Datum) -> usize {
-    serde_json::to_vec(datum)
-        .expect("a datum of strings and finite numbers is valid JSON")
-        .len()
-        + 1
-}
-
-fn rfc3339(unix_seconds: u64) -> String {
-    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_seconds);
-    humantime::format_rfc3339_seconds(time).to_string()
+    counts
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metrics::{Metric, Windows};
-
-    fn identity() -> Identity {
-        Identity {
-            instance_id: Some("i-1".into()),
-            instance_type: Some("g5.xlarge".into()),
-            ..Identity::default()
-        }
-    }
-
-    fn settings() -> BatchSettings {
-        use NodeDimension::{ImageId, InstanceId, InstanceType};
-        BatchSettings {
-            namespace: "GPUShare".into(),
-            dimensions: vec![InstanceId, ImageId, InstanceType],
-            storage_resolution: 60,
-        }
-    }
-
-    fn window(points: impl IntoIterator<Item = (Series, f64)>) -> ClosedWindow {
-        let mut windows = Windows::new(Duration::from_mins(1), 10_000);
-        // 2026-01-01T00:00:00Z
-        windows.advance(Duration::from_hours(490_896));
-        windows.record(points, Duration::ZERO);
-        windows.close().remove(0)
-    }
-
-    #[test]
-    fn a_batch_has_awss_own_shape() {
-        let gpu = Series::labelled(Metric::GpuUtilization, &"0".into());
-        let window = window([(gpu.clone(), 50.0), (gpu.clone(), 7.0), (gpu, 50.0)]);
-        let batches = batches(&window, &identity(), &settings());
-        let json = serde_json::to_value(&batches[0]).unwrap();
-        let expected: serde_json::Value = serde_json::from_str(
-            r#"{"Namespace": "GPUShare", "MetricData": [{
-                "MetricName": "gpu_utilization",
-                "Dimensions": [
-                    {"Name": "InstanceId", "Value": "i-1"},
-                    {"Name": "InstanceType", "Value": "g5.xlarge"},
-                    {"Name": "GPUNumber", "Value": "0"}],
-                "Timestamp": "2026-01-01T00:00:00Z",
-                "Values": [7.0, 50.0], "Counts": [1.0, 2.0],
-                "Unit": "Percent", "StorageResolution": 60}]}"#,
-        )
-        .unwrap();
-        assert_eq!(json, expected);
-    }
-
-    #[test]
-    fn the_agents_own_metrics_carry_the_instance_alone() {
-        let window = window([(Series::plain(Metric::DatapointsDropped), 0.0)]);
-        let dimensions = &batches(&window, &identity(), &settings())[0].metric_data[0].dimensions;
-        assert_eq!(dimensions.len(), 1);
-        assert_eq!(dimensions[0].name, "InstanceId");
-    }
-
-    #[test]
-    fn a_distribution_of_many_values_is_several_datums_of_one_timestamp() {
-        let cpu = Series::plain(Metric::CpuUsageActive);
-        let window = window((0..200_u8).map(|n| (cpu.clone(), f64::from(n))));
-        let data = &batches(&window, &identity(), &settings())[0].metric_data;
-        assert_eq!(
-            data.iter().map(|datum| datum.values.len()).collect::<Vec<_>>(),
-            [150, 50]
-        );
-        assert_eq!(data[0].timestamp, data[1].timestamp);
-        assert_eq!(data[0].dimensions, data[1].dimensions);
-    }
-
-    #[test]
-    fn batches_are_cut_by_number() {
-        let disk = |n: usize| Series::labelled(Metric::DiskUsedPercent, &format!("/{n}").into());
-        let window = window((0..2500).map(|n| (disk(n), 1.0)));
-        let sizes: Vec<_> = batches(&window, &identity(), &settings())
-            .iter()
-            .map(|batch| batch.metric_data.len())
-            .collect();
-        assert_eq!(sizes, [1000, 1000, 500]);
-    }
-
-    #[test]
-    fn batches_are_cut_by_size() {
-        let disk = |n: usize| Series::labelled(Metric::DiskUsedPercent, &format!("/{n}").into());
-        let points = (0..900).flat_map(|n| (0..150_u8).map(move |value| (disk(n), f64::from(value) / 7.0)));
-        let batches = batches(&window(points), &identity(), &settings());
-        assert!(batches.len() > 1);
-        assert_eq!(
-            batches.iter().map(|batch| batch.metric_data.len()).sum::<usize>(),
-            900
-        );
-        for batch in &batches {
-            assert!(serde_json::to_vec(batch).unwrap().len() < MAX_BYTES + 100);
-        }
-    }
-}
+mod tests;

@@ -1,16 +1,18 @@
-//! Closed windows that are not published yet, in memory.
+//! Closed windows in memory: the store without a disk.
 //!
-//! The only hand-over between the sampler and the publisher. A window stays in it until it was published. It is
-//! bounded, by windows and by the samples in them: when it is full the oldest window goes, and its samples are counted as dropped, because the newest
-//! minute is the one that somebody is looking at. One that is being published stays, because it may arrive: no
-//! sample is counted both as published and as dropped.
+//! It is bounded, by windows and by the samples in them: when it is full the oldest window goes, and its samples are
+//! counted as dropped, because the newest minute is the one that somebody is looking at. One that is being published
+//! stays, because it may arrive: no sample is counted both as accepted and as dropped.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
+use super::store::{Store, Tally, Waiting, WindowId};
 use crate::metrics::ClosedWindow;
+use crate::metrics::window::DropReason;
 
 /// An hour of one-minute windows.
 pub const CAPACITY: usize = 60;
@@ -19,7 +21,7 @@ pub const CAPACITY: usize = 60;
 /// is reached only where `publish.interval` is long and `sample.interval` short.
 const MAX_SAMPLES: u64 = 2_000_000;
 
-/// A bounded queue with one writer and one reader.
+/// A bounded queue of windows.
 #[derive(Debug)]
 pub struct Queue {
     capacity: usize,
@@ -30,20 +32,18 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    windows: VecDeque<Arc<ClosedWindow>>,
-    dropped_samples: u64,
+    next: u64,
+    /// In the order of their ids.
+    entries: VecDeque<Entry>,
+    /// Without what is read off the entries.
+    tally: Tally,
 }
 
-impl State {
-    fn samples(&self) -> u64 {
-        self.windows.iter().map(|window| window.samples()).sum()
-    }
-
-    fn take_oldest_unheld(&mut self) -> Option<Arc<ClosedWindow>> {
-        let is_unheld = |window| Arc::strong_count(window) == 1;
-        let at = self.windows.iter().position(is_unheld)?;
-        self.windows.remove(at)
-    }
+#[derive(Debug)]
+struct Entry {
+    waiting: Waiting,
+    /// Samples that have neither arrived nor been given up.
+    open: u64,
 }
 
 impl Queue {
@@ -62,82 +62,123 @@ impl Queue {
         }
     }
 
-    /// Adds the newest window. A full queue lets the oldest go that the reader does not hold, and more of them until
-    /// there is room; the newest is taken in any case.
-    pub fn push(&self, window: ClosedWindow) {
+    fn has_room(&self, state: &State, window: &ClosedWindow) -> bool {
+        state.entries.len() < self.capacity && state.samples() + window.samples() <= self.max_samples
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for Queue {
+    /// Lets the oldest windows go that the publisher does not hold until there is room; the newest is taken in any
+    /// case.
+    fn push(&self, window: ClosedWindow) {
         let mut state = self.lock();
         while !self.has_room(&state, &window)
             && let Some(lost) = state.take_oldest_unheld()
         {
             tracing::error!(
-                start = lost.start,
-                samples = lost.samples(),
+                start = lost.waiting.window.start,
+                samples = lost.open,
                 "the queue is full: oldest window lost"
             );
-            state.dropped_samples += lost.samples();
+            state.give_up(DropReason::QueueFull, lost.open);
         }
-        state.windows.push_back(Arc::new(window));
+        let id = WindowId(state.next);
+        state.next += 1;
+        let open = window.samples();
+        state.tally.samples += open;
+        state.entries.push_back(Entry {
+            waiting: Waiting {
+                id,
+                window: Arc::new(window),
+            },
+            open,
+        });
         drop(state);
         self.pushed.notify_one();
     }
 
-    /// The oldest window; waits for one. It stays in the queue until [`Queue::published`]. Cancel-safe.
-    pub async fn next(&self) -> Arc<ClosedWindow> {
-        loop {
-            if let Some(window) = self.front() {
-                return window;
-            }
-            self.pushed.notified().await;
+    fn newest(&self) -> Option<Waiting> {
+        self.lock().entries.back().map(|entry| entry.waiting.clone())
+    }
+
+    fn oldest(&self) -> Option<Waiting> {
+        self.lock().entries.front().map(|entry| entry.waiting.clone())
+    }
+
+    fn accept(&self, id: WindowId, samples: u64) {
+        let mut state = self.lock();
+        let settled = state.settle(id, samples);
+        state.tally.samples -= settled;
+        state.tally.accepted += settled;
+    }
+
+    fn give_up(&self, id: WindowId, reason: DropReason, samples: u64) {
+        let mut state = self.lock();
+        let settled = state.settle(id, samples);
+        state.give_up(reason, settled);
+    }
+
+    fn finish(&self, id: WindowId, leftover: DropReason) {
+        let mut state = self.lock();
+        if let Some(at) = state.position(id)
+            && let Some(entry) = state.entries.remove(at)
+        {
+            state.give_up(leftover, entry.open);
         }
     }
 
-    /// The oldest window, if there is one.
-    #[must_use]
-    pub fn front(&self) -> Option<Arc<ClosedWindow>> {
-        self.lock().windows.front().map(Arc::clone)
+    fn tally(&self) -> Tally {
+        let state = self.lock();
+        Tally {
+            windows: state.entries.len(),
+            oldest: state.entries.front().map(|entry| entry.waiting.window.start),
+            ..state.tally.clone()
+        }
     }
 
-    /// Removes a window that was published.
-    pub fn published(&self, window: &Arc<ClosedWindow>) {
-        self.lock().windows.retain(|known| !Arc::ptr_eq(known, window));
+    fn pushed(&self) -> Notified<'_> {
+        self.pushed.notified()
+    }
+}
+
+impl State {
+    /// Samples in memory, those included that have arrived already.
+    fn samples(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.waiting.window.samples()).sum()
     }
 
-    /// Start of the oldest window, in Unix seconds.
-    #[must_use]
-    pub fn oldest(&self) -> Option<u64> {
-        self.front().map(|window| window.start)
+    fn take_oldest_unheld(&mut self) -> Option<Entry> {
+        let is_unheld = |entry: &Entry| Arc::strong_count(&entry.waiting.window) == 1;
+        let at = self.entries.iter().position(is_unheld)?;
+        self.entries.remove(at)
     }
 
-    /// How many windows wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.lock().windows.len()
+    fn position(&self, id: WindowId) -> Option<usize> {
+        self.entries
+            .binary_search_by_key(&id, |entry| entry.waiting.id)
+            .ok()
     }
 
-    /// Whether none waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Takes samples off what is open of a window; returns how many that were.
+    fn settle(&mut self, id: WindowId, samples: u64) -> u64 {
+        let Some(at) = self.position(id) else {
+            return 0;
+        };
+        let entry = &mut self.entries[at];
+        let settled = samples.min(entry.open);
+        entry.open -= settled;
+        settled
     }
 
-    /// Samples in the windows that wait.
-    #[must_use]
-    pub fn samples(&self) -> u64 {
-        self.lock().samples()
-    }
-
-    /// Samples of windows that a full queue let go.
-    #[must_use]
-    pub fn dropped_samples(&self) -> u64 {
-        self.lock().dropped_samples
-    }
-
-    fn has_room(&self, state: &State, window: &ClosedWindow) -> bool {
-        state.windows.len() < self.capacity && state.samples() + window.samples() <= self.max_samples
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn give_up(&mut self, reason: DropReason, samples: u64) {
+        self.tally.samples -= samples;
+        if samples > 0 {
+            *self.tally.dropped.entry(reason).or_default() += samples;
+        }
     }
 }
 
@@ -147,80 +188,132 @@ mod tests {
     use crate::metrics::{Metric, Series, Windows};
     use std::time::Duration;
 
-    fn window(start: u64) -> ClosedWindow {
+    fn window(start: u64, samples: u32) -> ClosedWindow {
         let mut windows = Windows::new(Duration::from_secs(1), 10);
         windows.advance(Duration::from_secs(start));
-        windows.record([(Series::plain(Metric::CpuUsageActive), 1.0)], Duration::ZERO);
+        let points = (0..samples).map(|n| (Series::plain(Metric::CpuUsageActive), f64::from(n)));
+        windows.record(points, Duration::ZERO);
         windows.close().remove(0)
     }
 
-    #[test]
-    fn a_window_stays_until_it_was_published() {
-        let queue = Queue::new(2);
-        queue.push(window(1));
-        let first = queue.front().unwrap();
-        assert_eq!(queue.oldest(), Some(1));
-        queue.published(&first);
-        assert!(queue.is_empty());
+    fn balanced(queue: &Queue, pushed: u64) -> Tally {
+        let tally = queue.tally();
+        let sum = tally.accepted + tally.samples + tally.dropped_total();
+        assert_eq!(sum, pushed, "{tally:?}");
+        tally
     }
 
     #[test]
-    fn a_full_queue_lets_the_oldest_go_and_counts_it() {
+    fn a_window_stays_until_it_is_finished() {
         let queue = Queue::new(2);
-        for start in 1..=3 {
-            queue.push(window(start));
-        }
+        queue.push(window(1, 3));
+        let first = queue.oldest().unwrap();
+        queue.accept(first.id, 2);
+        assert_eq!(balanced(&queue, 3).samples, 1);
+        queue.accept(first.id, 1);
+        queue.finish(first.id, DropReason::Refused);
+        let tally = balanced(&queue, 3);
+        assert_eq!((tally.windows, tally.accepted, tally.oldest), (0, 3, None));
+        assert!(tally.dropped.is_empty());
+    }
+
+    #[test]
+    fn what_is_left_of_a_finished_window_is_never_forgotten() {
+        let queue = Queue::new(2);
+        queue.push(window(1, 5));
+        let id = queue.newest().unwrap().id;
+        queue.accept(id, 1);
+        queue.give_up(id, DropReason::Refused, 1);
+        queue.finish(id, DropReason::TooOld);
+        let dropped = balanced(&queue, 5).dropped;
+        assert_eq!(dropped[&DropReason::Refused], 1);
+        assert_eq!(dropped[&DropReason::TooOld], 3);
+    }
+
+    #[test]
+    fn a_full_queue_lets_the_oldest_go_and_counts_what_did_not_arrive() {
+        let queue = Queue::new(2);
+        queue.push(window(1, 4));
+        let first = queue.oldest().unwrap().id;
+        queue.accept(first, 1);
+        queue.push(window(2, 1));
+        queue.push(window(3, 1));
+        let tally = balanced(&queue, 6);
         assert_eq!(
-            (queue.oldest(), queue.len(), queue.dropped_samples()),
-            (Some(2), 2, 1)
+            (tally.oldest, tally.windows, tally.dropped[&DropReason::QueueFull]),
+            (Some(2), 2, 3)
+        );
+        queue.accept(first, 3);
+        queue.finish(first, DropReason::Refused);
+        assert_eq!(
+            balanced(&queue, 6).windows,
+            2,
+            "what was let go is not mistaken for another"
         );
     }
 
     #[test]
     fn what_is_being_published_is_not_let_go_so_that_it_is_counted_once() {
         let queue = Queue::new(2);
-        queue.push(window(1));
-        let held = queue.front().unwrap();
+        queue.push(window(1, 1));
+        let held = queue.oldest().unwrap();
         for start in 2..=4 {
-            queue.push(window(start));
+            queue.push(window(start, 1));
         }
+        let tally = balanced(&queue, 4);
         assert_eq!(
-            (queue.oldest(), queue.len(), queue.dropped_samples()),
+            (tally.oldest, tally.windows, tally.dropped[&DropReason::QueueFull]),
             (Some(1), 2, 2)
         );
-        queue.published(&held);
-        assert_eq!((queue.oldest(), queue.samples()), (Some(4), 1));
+        queue.accept(held.id, 1);
+        queue.finish(held.id, DropReason::Refused);
+        let tally = balanced(&queue, 4);
+        assert_eq!(
+            (tally.oldest, tally.accepted, tally.samples),
+            (Some(4), 1, 1)
+        );
     }
 
     #[test]
     fn samples_fill_a_queue_as_well_as_windows_do() {
         let queue = Queue::bounded(10, 3);
         for start in 1..=5 {
-            queue.push(window(start));
+            queue.push(window(start, 1));
         }
+        let tally = balanced(&queue, 5);
+        assert_eq!((tally.oldest, tally.samples), (Some(3), 3));
+        let held = queue.oldest().unwrap();
+        queue.push(window(6, 4));
+        let tally = balanced(&queue, 9);
         assert_eq!(
-            (queue.oldest(), queue.samples(), queue.dropped_samples()),
-            (Some(3), 3, 2)
-        );
-        let held = queue.front().unwrap();
-        let mut big = window(6);
-        big.series = vec![big.series[0].clone(); 4];
-        queue.push(big);
-        assert_eq!(
-            (queue.len(), queue.samples(), queue.dropped_samples()),
-            (2, 5, 4),
+            (tally.windows, tally.samples),
+            (2, 5),
             "all have gone but the one in flight, and the newest is there"
         );
         drop(held);
     }
 
+    #[test]
+    fn newest_and_oldest_go_by_the_order_of_pushing() {
+        let queue = Queue::new(3);
+        queue.push(window(10, 1));
+        queue.push(window(5, 1));
+        assert_eq!(queue.newest().unwrap().window.start, 5, "the clock was set back");
+        assert_eq!(queue.oldest().unwrap().window.start, 10);
+    }
+
     #[tokio::test]
-    async fn a_waiting_reader_is_woken() {
+    async fn a_waiting_reader_is_woken_and_no_push_is_missed() {
         let queue = Arc::new(Queue::new(2));
+        queue.push(window(8, 1));
+        queue.pushed().await;
         let reader = Arc::clone(&queue);
-        let waiting = tokio::spawn(async move { reader.next().await.start });
+        let waiting = tokio::spawn(async move {
+            reader.pushed().await;
+            reader.newest().unwrap().window.start
+        });
         tokio::task::yield_now().await;
-        queue.push(window(9));
+        queue.push(window(9, 1));
         assert_eq!(waiting.await.unwrap(), 9);
     }
 }

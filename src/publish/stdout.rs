@@ -9,7 +9,8 @@ use std::sync::mpsc as std_mpsc;
 
 use tokio::sync::oneshot;
 
-use super::{Batch, Publisher};
+use super::fate::Fate;
+use super::{Answer, Batch, Publisher, Traffic};
 
 /// Why a batch could not be printed.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +51,10 @@ impl StdoutPublisher {
 impl Publisher for StdoutPublisher {
     type Error = StdoutError;
 
-    async fn publish(&mut self, batch: &Batch) -> Result<(), StdoutError> {
+    async fn publish(&mut self, batch: &Batch) -> Result<Answer, StdoutError> {
         let mut line = serde_json::to_string(batch).map_err(|error| StdoutError::Write(error.into()))?;
         line.push('\n');
+        let bytes = line.len() as u64;
         let (done, written) = oneshot::channel();
         // One batch is under way at a time, so there is always room for this one.
         self.jobs
@@ -61,6 +63,15 @@ impl Publisher for StdoutPublisher {
         written
             .await
             .map_err(|_| StdoutError::ThreadEnded)?
-            .map_err(StdoutError::Write)
+            .map_err(StdoutError::Write)?;
+        Ok(Answer {
+            fate: Fate::Accepted,
+            traffic: Traffic {
+                requests: 1,
+                bytes,
+                wire_bytes: bytes,
+            },
+            clock_skew_seconds: None,
+        })
     }
 }

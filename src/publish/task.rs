@@ -1,44 +1,71 @@
-//! The publisher's loop: the oldest window from the queue, its batches to the publisher, the window out of the
-//! queue.
+//! The publisher's loop: a window from the store, its batches to the publisher, the window out of the store.
+//!
+//! The newest window is always the next one, so that the live minute waits for no backlog; the backlog follows one
+//! request a second. An endpoint that hangs or refuses holds up this task and nothing else. It waits for nobody on
+//! shutdown: what does not arrive within [`Pacing::stop_limit`] is named and left.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{self, BatchSettings};
-use super::queue::Queue;
-use super::{Batch, Publisher};
-use crate::identity::Identity;
-use crate::metrics::ClosedWindow;
+use super::fate::{Class, Failure, Fate};
+use super::plan::{BatchSettings, Planner};
+use super::progress::{Progress, Step};
+use super::report::{PublishStatus, Report};
+use super::retry::{self, Backoff, Jitter, Pacing, Spacing};
+use super::store::{Store, Waiting, WindowId};
+use super::{Answer, Batch, Publisher, Traffic};
+use crate::identity::{Identity, IdentityStatus};
+use crate::metrics::clock;
 
-/// The publisher as the status shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PublishStatus {
-    /// Windows published.
-    pub windows: u64,
-    /// Batches that made them up.
-    pub batches: u64,
-    /// Datums in those batches.
-    pub datums: u64,
-    /// Samples in those datums.
-    pub samples: u64,
-    /// Start of the window that was published last, Unix seconds.
-    pub last_window: Option<u64>,
-    /// Samples in it.
-    pub last_samples: Option<u64>,
+/// A request that is under way when the agent is asked to stop is given this long to be answered.
+const IN_FLIGHT_GRACE: Duration = Duration::from_secs(1);
+
+/// One attempt during shutdown; what takes longer than this hangs.
+const LAST_ATTEMPT: Duration = Duration::from_millis(2_500);
+
+/// Longest pause between two attempts during shutdown.
+const LAST_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the publisher needs to know.
+#[derive(Clone, Debug)]
+pub struct PublishSettings {
+    /// How windows become batches.
+    pub batch: BatchSettings,
+    /// `publish.interval`.
+    pub interval: Duration,
+    /// When they are sent.
+    pub pacing: Pacing,
+    /// What tells this node from others where no instance id does: the machine id.
+    pub machine: String,
 }
 
-/// Publishes windows until shutdown, then what is left in the queue.
+/// Why the publisher ended.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError<E: std::error::Error + 'static> {
+    /// The publisher cannot go on.
+    #[error(transparent)]
+    Publisher(#[from] E),
+    /// The agent was stopped and not everything could be sent in time.
+    #[error("stopped before everything was published; {samples} samples are lost: {why}")]
+    GaveUp {
+        /// Samples that were not published.
+        samples: u64,
+        /// What was in the way.
+        why: String,
+    },
+}
+
+/// Publishes windows until shutdown, then what is left in the store.
 pub struct PublishTask<P> {
     publisher: P,
-    queue: Arc<Queue>,
-    identity: Identity,
-    settings: BatchSettings,
-    status: PublishStatus,
-    publish_status: watch::Sender<PublishStatus>,
+    store: Arc<dyn Store>,
+    identity: watch::Receiver<IdentityStatus>,
+    settings: PublishSettings,
+    report: Report,
 }
 
 impl<P: Publisher> PublishTask<P> {
@@ -46,52 +73,314 @@ impl<P: Publisher> PublishTask<P> {
     #[must_use]
     pub fn new(
         publisher: P,
-        queue: Arc<Queue>,
-        identity: Identity,
-        settings: BatchSettings,
+        store: Arc<dyn Store>,
+        identity: watch::Receiver<IdentityStatus>,
+        settings: PublishSettings,
         publish_status: watch::Sender<PublishStatus>,
     ) -> Self {
         Self {
             publisher,
-            queue,
+            store,
             identity,
             settings,
-            status: PublishStatus::default(),
-            publish_status,
+            report: Report::new(publish_status),
         }
     }
 
-    /// Runs until `drained` is cancelled and the queue is empty. The caller bounds the time of that.
-    pub async fn run(mut self, drained: CancellationToken) -> Result<(), P::Error> {
+    /// Waits until the node knows who it is, then publishes until `drained` is cancelled, then what is left.
+    pub async fn run(mut self, drained: CancellationToken) -> Result<(), PublishError<P::Error>> {
+        let known = self.know_the_node(&drained).await;
+        // Without an instance id the series of all nodes would be one, and a store that outlives the agent
+        // publishes the windows with it later.
+        if drained.is_cancelled() && !known.settled && known.identity.instance_id.is_none() {
+            let waiting = known.waiting_for.unwrap_or_else(|| "its identity".into());
+            return gave_up(&*self.store, format!("the node was still waiting for {waiting}"));
+        }
+        Sending::new(self, &known.identity).run(drained).await
+    }
+
+    async fn know_the_node(&mut self, drained: &CancellationToken) -> IdentityStatus {
         loop {
-            // Cancel-safe: a window stays in the queue until it was published.
-            let window = tokio::select! {
-                window = self.queue.next() => window,
-                () = drained.cancelled() => match self.queue.front() {
-                    Some(window) => window,
-                    None => return Ok(()),
-                },
-            };
-            let batches = plan::batches(&window, &self.identity, &self.settings);
-            for batch in &batches {
-                self.publisher.publish(batch).await?;
+            let known = self.identity.borrow_and_update().clone();
+            if known.settled {
+                self.report.waits_for(None);
+                return known;
             }
-            self.queue.published(&window);
-            self.count(&window, &batches);
+            let waiting = known.waiting_for.clone();
+            self.report
+                .waits_for(Some(waiting.unwrap_or_else(|| "the node's identity".into())));
+            // Both branches are cancel-safe.
+            tokio::select! {
+                () = drained.cancelled() => return known,
+                changed = self.identity.changed() => if changed.is_err() {
+                    // Nobody will say more than this.
+                    return known;
+                },
+            }
         }
-    }
-
-    fn count(&mut self, window: &ClosedWindow, batches: &[Batch]) {
-        let status = &mut self.status;
-        status.windows += 1;
-        status.batches += batches.len() as u64;
-        status.datums += batches
-            .iter()
-            .map(|batch| batch.metric_data.len() as u64)
-            .sum::<u64>();
-        status.samples += window.samples();
-        status.last_window = Some(window.start);
-        status.last_samples = Some(window.samples());
-        self.publish_status.send_replace(status.clone());
     }
 }
+
+/// What to do next.
+enum Turn {
+    Send(Waiting),
+    LookAgain,
+    Stop,
+}
+
+/// The publisher after the dimensions were frozen.
+struct Sending<P> {
+    publisher: P,
+    store: Arc<dyn Store>,
+    progress: Progress,
+    report: Report,
+    pacing: Pacing,
+    interval: Duration,
+    offset: Duration,
+    backoff: Backoff,
+    spacing: Spacing,
+    /// The newest window so far: the live one. Any other is backlog.
+    live: Option<WindowId>,
+    live_due: Instant,
+    backlog_due: Instant,
+    retry_due: Instant,
+}
+
+impl<P: Publisher> Sending<P> {
+    fn new(task: PublishTask<P>, identity: &Identity) -> Self {
+        let settings = task.settings;
+        let mut report = task.report;
+        let planner = Planner::new(&settings.batch, identity);
+        let left_out = planner.left_out().iter();
+        let left_out: Vec<String> = left_out
+            .map(|(dimension, reason)| format!("{dimension}: {}", reason.as_str()))
+            .collect();
+        if !left_out.is_empty() {
+            report.left_out(left_out);
+        }
+        let node = identity.instance_id.as_deref().unwrap_or(&settings.machine);
+        let seed = retry::seed(node);
+        let offset = if settings.pacing.is_spread {
+            retry::offset(seed, settings.interval)
+        } else {
+            Duration::ZERO
+        };
+        let now = Instant::now();
+        Self {
+            publisher: task.publisher,
+            progress: Progress::new(Arc::clone(&task.store), planner),
+            store: task.store,
+            report,
+            pacing: settings.pacing,
+            interval: settings.interval,
+            offset,
+            backoff: Backoff::new(Jitter::new(seed)),
+            spacing: Spacing::new(Jitter::new(!seed)),
+            live: None,
+            live_due: now,
+            backlog_due: now,
+            retry_due: now,
+        }
+    }
+
+    async fn run(mut self, drained: CancellationToken) -> Result<(), PublishError<P::Error>> {
+        loop {
+            match self.turn(&drained).await {
+                Turn::Send(waiting) => self.send(&waiting, &drained).await?,
+                Turn::LookAgain => {}
+                Turn::Stop => return self.drain().await,
+            }
+        }
+    }
+
+    /// Cancel-safe: a window stays in the store until it was dealt with.
+    async fn turn(&mut self, drained: &CancellationToken) -> Turn {
+        let front = self.front();
+        let due = front.as_ref().map(|waiting| self.due(waiting));
+        tokio::select! {
+            biased;
+            () = drained.cancelled() => Turn::Stop,
+            () = self.store.pushed() => Turn::LookAgain,
+            () = due_or_never(due) => front.map_or(Turn::LookAgain, Turn::Send),
+        }
+    }
+
+    fn front(&self) -> Option<Waiting> {
+        if self.pacing.live_first {
+            self.store.newest()
+        } else {
+            self.store.oldest()
+        }
+    }
+
+    fn due(&mut self, waiting: &Waiting) -> Instant {
+        if !self.pacing.live_first {
+            return self.retry_due;
+        }
+        if self.live.is_none_or(|live| waiting.id > live) {
+            self.live = Some(waiting.id);
+            let end = Duration::from_secs(waiting.window.start) + self.interval;
+            let left = retry::offset_left(self.offset, end, clock::wall_now());
+            self.live_due = Instant::now() + left;
+        }
+        let due = if self.live == Some(waiting.id) {
+            self.live_due
+        } else {
+            self.backlog_due
+        };
+        due.max(self.retry_due)
+    }
+
+    async fn send(&mut self, waiting: &Waiting, drained: &CancellationToken) -> Result<(), P::Error> {
+        let Some(batch) = self.progress.next_batch(waiting, self.server_now()) else {
+            return Ok(());
+        };
+        let bound = self.pacing.stop_limit.is_some();
+        let answer = tokio::select! {
+            answer = self.publisher.publish(&batch) => answer?,
+            // The window stays in the store; the last attempts on shutdown take it up again.
+            () = after_grace(drained), if bound => return Ok(()),
+        };
+        if let Some((failure, pause)) = self.absorb(waiting, &batch, answer) {
+            self.retry_due = Instant::now() + pause;
+            self.report.failed(&failure, pause);
+        }
+        if self.live != Some(waiting.id) {
+            self.backlog_due = Instant::now() + self.spacing.pause();
+        }
+        Ok(())
+    }
+
+    /// Settles what came of a batch. Returns the failure, and the pause that it asks for.
+    fn absorb(&mut self, waiting: &Waiting, batch: &Batch, answer: Answer) -> Option<(Failure, Duration)> {
+        self.report.attempted(&answer);
+        match answer.fate {
+            Fate::Accepted => {
+                let step = self.progress.accepted(waiting);
+                self.report.accepted(batch, step.samples);
+                self.settle(waiting, "refused without a name", &step);
+                self.backoff.reset();
+                self.spacing.accepted();
+                None
+            }
+            Fate::Poison { members, what } => {
+                let step = self.progress.refused(waiting, &members);
+                self.settle(waiting, &what, &step);
+                None
+            }
+            Fate::TooLarge => {
+                let step = self.progress.too_large(waiting);
+                self.settle(waiting, "one datum is too large for a request", &step);
+                None
+            }
+            Fate::Failed(failure) => {
+                if failure.class == Class::Throttled {
+                    self.spacing.throttled();
+                }
+                let pause = self.backoff.pause(failure.class.pace());
+                Some((failure, pause))
+            }
+        }
+    }
+
+    fn settle(&mut self, waiting: &Waiting, what: &str, step: &Step) {
+        if let Some(first) = &step.first {
+            self.report.refused(what, first, step.given_up);
+        }
+        if step.published {
+            let is_live = !self.pacing.live_first || self.live == Some(waiting.id);
+            self.report.published(&waiting.window, is_live);
+        }
+    }
+
+    /// Unix seconds by the server's clock as far as it is known: ours decides nothing where it is wrong.
+    fn server_now(&self) -> u64 {
+        let skew = self.report.status().clock_skew_seconds.unwrap_or_default();
+        let now = clock::wall_now().as_secs_f64() + skew;
+        Duration::try_from_secs_f64(now).unwrap_or_default().as_secs()
+    }
+
+    /// Sends what is left, the newest first, and gives up in time.
+    async fn drain(mut self) -> Result<(), PublishError<P::Error>> {
+        match self.pacing.stop_limit {
+            None => self.drain_in_order().await?,
+            Some(limit) => {
+                if let Ok(outcome) = timeout(limit, self.drain_what_goes()).await {
+                    outcome?;
+                }
+            }
+        }
+        let status = self.report.status();
+        let last = status
+            .last_error
+            .as_ref()
+            .filter(|_| status.failing_since.is_some());
+        let why = last.map_or_else(|| "the time was up".to_owned(), |error| error.what.clone());
+        gave_up(&*self.store, why)
+    }
+
+    async fn drain_in_order(&mut self) -> Result<(), P::Error> {
+        while let Some(waiting) = self.front() {
+            if let Some(batch) = self.progress.next_batch(&waiting, self.server_now()) {
+                let answer = self.publisher.publish(&batch).await?;
+                self.absorb(&waiting, &batch, answer);
+            }
+        }
+        Ok(())
+    }
+
+    async fn drain_what_goes(&mut self) -> Result<(), P::Error> {
+        while let Some(waiting) = self.front() {
+            let Some(batch) = self.progress.next_batch(&waiting, self.server_now()) else {
+                continue;
+            };
+            let answer = match timeout(LAST_ATTEMPT, self.publisher.publish(&batch)).await {
+                Ok(answer) => answer?,
+                Err(_) => hung(),
+            };
+            if let Some((failure, pause)) = self.absorb(&waiting, &batch, answer) {
+                self.report.failed(&failure, pause);
+                if !failure.class.may_pass_at_once() {
+                    return Ok(());
+                }
+                sleep(pause.min(LAST_PAUSE)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn due_or_never(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn after_grace(drained: &CancellationToken) {
+    drained.cancelled().await;
+    sleep(IN_FLIGHT_GRACE).await;
+}
+
+fn hung() -> Answer {
+    let failure = Failure {
+        class: Class::TimedOut,
+        what: format!("CloudWatch does not answer: nothing within {LAST_ATTEMPT:?} while stopping"),
+        mend: "look at the network between the node and the endpoint".into(),
+    };
+    Answer {
+        fate: Fate::Failed(failure),
+        traffic: Traffic::default(),
+        clock_skew_seconds: None,
+    }
+}
+
+fn gave_up<E: std::error::Error>(store: &dyn Store, why: String) -> Result<(), PublishError<E>> {
+    match store.tally().samples {
+        0 => Ok(()),
+        samples => Err(PublishError::GaveUp { samples, why }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

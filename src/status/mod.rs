@@ -19,11 +19,11 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::gpu::GpuStatus;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityStatus};
 use crate::metrics::clock;
 use crate::metrics::task::SamplerStatus;
-use crate::publish::queue::Queue;
-use crate::publish::task::PublishStatus;
+use crate::publish::report::PublishStatus;
+use crate::publish::store::Store;
 
 /// Version of [`Snapshot`].
 pub const VERSION: u32 = 1;
@@ -93,12 +93,12 @@ pub struct PublishInfo {
 #[derive(Clone)]
 pub struct Snapshots {
     agent: AgentInfo,
-    node: Identity,
+    node: watch::Receiver<IdentityStatus>,
     publish: PublishInfo,
     gpu: watch::Receiver<GpuStatus>,
     sampler: watch::Receiver<SamplerStatus>,
     published: watch::Receiver<PublishStatus>,
-    queue: Arc<Queue>,
+    store: Arc<dyn Store>,
 }
 
 impl Snapshots {
@@ -106,11 +106,11 @@ impl Snapshots {
     #[must_use]
     pub fn new(
         config: &Config,
-        node: Identity,
+        node: watch::Receiver<IdentityStatus>,
         gpu: watch::Receiver<GpuStatus>,
         sampler: watch::Receiver<SamplerStatus>,
         published: watch::Receiver<PublishStatus>,
-        queue: Arc<Queue>,
+        store: Arc<dyn Store>,
     ) -> Self {
         let now = clock::wall_now().as_secs_f64();
         let agent = AgentInfo {
@@ -135,27 +135,36 @@ impl Snapshots {
             gpu,
             sampler,
             published,
-            queue,
+            store,
         }
     }
 
-    /// The state now.
+    /// The state now. The ledger balances in every snapshot: the sampler publishes its half whenever it hands a window
+    /// over, and the store counts its own half at this instant.
     #[must_use]
     pub fn take(&self) -> Snapshot {
+        let tally = self.store.tally();
+        let mut sampler = self.sampler.borrow().clone();
+        for (reason, samples) in &tally.dropped {
+            sampler.ledger.drop_samples(*reason, *samples);
+        }
         let mut snapshot = Snapshot {
             version: VERSION,
             agent: AgentInfo {
                 taken_at: clock::wall_now().as_secs_f64(),
                 ..self.agent.clone()
             },
-            node: self.node.clone(),
+            node: self.node.borrow().identity.clone(),
             gpu: self.gpu.borrow().clone(),
-            sampler: self.sampler.borrow().clone(),
+            sampler,
             publish: PublishInfo {
-                done: self.published.borrow().clone(),
-                pending_windows: self.queue.len(),
-                pending_samples: self.queue.samples(),
-                oldest_pending: self.queue.oldest(),
+                done: PublishStatus {
+                    samples: tally.accepted,
+                    ..self.published.borrow().clone()
+                },
+                pending_windows: tally.windows,
+                pending_samples: tally.samples,
+                oldest_pending: tally.oldest,
                 ..self.publish.clone()
             },
             problems: Vec::new(),

@@ -9,6 +9,9 @@ use crate::metrics::window::{DropReason, MAX_REFUSED_NAMES};
 /// A window is open for one interval and is then published at once; after another something is in the way.
 const MAX_PENDING_INTERVALS: f64 = 2.0;
 
+/// A clock that is further off puts samples into the wrong minute more often than not.
+const CLOCK_SKEW_SECONDS: f64 = 30.0;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -31,6 +34,7 @@ pub fn find(snapshot: &Snapshot) -> Vec<Problem> {
     let mut problems = Vec::new();
     driver(snapshot, &mut problems);
     gpus(snapshot, &mut problems);
+    publishing(snapshot, &mut problems);
     data(snapshot, &mut problems);
     host(snapshot, &mut problems);
     problems
@@ -128,18 +132,69 @@ fn dropped(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
             "raise publish.max_series, or exclude what makes so many (host.exclude_mounts)",
         ));
     }
-    for (reason, samples) in &ledger.dropped {
-        match reason {
-            DropReason::SeriesLimit => {}
-            DropReason::InvalidValue => problems.push(problem(
-                format!("{samples} samples since the start were not numbers that CloudWatch takes"),
-                "look at the driver: it reports values out of range",
-            )),
-            DropReason::QueueFull => problems.push(problem(
-                format!("{samples} samples lost since the start: windows could not be published in time"),
-                "look at why publishing is slow",
-            )),
+    // What the cap refused is in the line above.
+    let dropped = ledger.dropped.iter();
+    for (reason, samples) in dropped.filter(|(reason, _)| **reason != DropReason::SeriesLimit) {
+        let what = format!("{samples} samples lost since the start: {}", reason.as_str());
+        let what = match &snapshot.publish.done.last_refusal {
+            Some(said) if *reason == DropReason::Refused => format!("{what}: {said}"),
+            _ => what,
+        };
+        problems.push(problem(what, mend_of(*reason)));
+    }
+}
+
+fn mend_of(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::SeriesLimit => "raise publish.max_series",
+        DropReason::InvalidValue => "look at the driver: it reports values out of range",
+        DropReason::QueueFull | DropReason::TooOld => "look at why publishing is slow",
+        DropReason::DimensionEmpty
+        | DropReason::DimensionNotAscii
+        | DropReason::DimensionControl
+        | DropReason::DimensionTooLong => {
+            "rename the mount point or device, or add it to host.exclude_mounts"
         }
+        DropReason::TooManyDimensions => "take some out of publish.dimensions",
+        DropReason::Refused => "please report it: the agent should have seen this coming",
+    }
+}
+
+/// The way to the target: what fails, what it waits for, what is left out.
+fn publishing(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    let status = &snapshot.publish.done;
+    if let (Some(error), Some(_)) = (&status.last_error, status.failing_since) {
+        let what = format!(
+            "publishing fails ({}, {} in a row; {} samples wait): {}",
+            error.class.as_str(),
+            error.in_a_row,
+            snapshot.publish.pending_samples,
+            error.what
+        );
+        problems.push(problem(what, &error.mend));
+    }
+    if let Some(waiting) = &status.waiting_for {
+        problems.push(problem(
+            format!("nothing is published yet: waiting for {waiting}"),
+            "let the instance metadata service be reached, or set node.instance_id and node.region",
+        ));
+    }
+    for dimension in &status.left_out {
+        problems.push(problem(
+            format!("a dimension is left out of every datum: {dimension}"),
+            "set it in [node], or take it out of publish.dimensions",
+        ));
+    }
+    let skew = status.clock_skew_seconds.unwrap_or_default();
+    if skew.abs() >= CLOCK_SKEW_SECONDS {
+        let side = if skew > 0.0 { "behind" } else { "ahead" };
+        problems.push(problem(
+            format!(
+                "the clock of this node is {:.0} s {side}: its data stands at the wrong time",
+                skew.abs()
+            ),
+            "set the clock: chronyc tracking",
+        ));
     }
 }
 
@@ -191,12 +246,26 @@ pub fn summary(snapshot: &Snapshot) -> String {
         }
         None => "no window yet".to_owned(),
     };
+    let done = &snapshot.publish.done;
+    let failing = match (&done.last_error, done.failing_since) {
+        (Some(error), Some(_)) => format!(" ({})", error.class.as_str()),
+        _ => String::new(),
+    };
+    let ledger = format!(
+        "samples: {} published, {} pending, {} dropped",
+        done.samples,
+        snapshot.publish.pending_samples,
+        snapshot.sampler.ledger.dropped_total()
+    );
     let problems = match snapshot.problems.len() {
         0 => String::new(),
         1 => "; 1 problem: gpushare status".to_owned(),
         n => format!("; {n} problems: gpushare status"),
     };
-    format!("{gpus}; {}: {published}{problems}", snapshot.publish.target)
+    format!(
+        "{gpus}; {}: {published}{failing}; {ledger}{problems}",
+        snapshot.publish.target
+    )
 }
 
 #[cfg(test)]

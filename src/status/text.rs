@@ -10,6 +10,7 @@ use super::table::Table;
 use crate::gpu::inventory::{Health, Newest};
 use crate::gpu::{DriverState, GpuState, GpuStatus, KernelLog, Memory};
 use crate::host::HostSample;
+use crate::publish::report::PublishStatus;
 
 /// A reading older than this many sample intervals is shown with its age.
 const STALE_INTERVALS: f64 = 3.0;
@@ -219,6 +220,9 @@ fn data(snapshot: &Snapshot, text: &mut String) {
         publish.done.windows,
         publish.done.datums
     );
+    if publish.done.requests > 0 && publish.target != "stdout" {
+        let _ = writeln!(text, "Traffic {}", traffic(&publish.done));
+    }
     let in_open = sampler.open_window.map_or(0, |(_, samples)| samples);
     let start = sampler.open_window.map(|(start, _)| time(start));
     let open = start.unwrap_or_else(|| "none".into());
@@ -247,6 +251,33 @@ fn data(snapshot: &Snapshot, text: &mut String) {
         );
     }
     text.push('\n');
+}
+
+fn traffic(done: &PublishStatus) -> String {
+    let mut line = format!(
+        "{} requests, {} as {} on the wire",
+        done.requests,
+        bytes(done.bytes),
+        bytes(done.wire_bytes)
+    );
+    if let Some(at) = done.last_success {
+        let _ = write!(line, "; last success {}", instant(at));
+    }
+    if let Some(error) = &done.last_error {
+        let _ = write!(
+            line,
+            "; last error {} ({})",
+            instant(error.at),
+            error.class.as_str()
+        );
+    }
+    if let Some(at) = done.next_attempt {
+        let _ = write!(line, "; next attempt {}", instant(at));
+    }
+    if let Some(skew) = done.clock_skew_seconds {
+        let _ = write!(line, "; server clock {skew:+.0} s");
+    }
+    line
 }
 
 fn problems(snapshot: &Snapshot, text: &mut String) {
@@ -281,6 +312,14 @@ fn rate(bytes_per_second: f64) -> String {
 fn duration(seconds: f64) -> String {
     let whole = Duration::from_secs(Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs());
     humantime::format_duration(whole).to_string()
+}
+
+fn instant(unix_seconds: f64) -> String {
+    time(
+        Duration::try_from_secs_f64(unix_seconds)
+            .unwrap_or_default()
+            .as_secs(),
+    )
 }
 
 /// Time of day in UTC, as in the data's own timestamps.

@@ -11,7 +11,7 @@ use crate::host::{DiskIo, DiskSpace};
 use crate::identity::Identity;
 use crate::metrics::task::SamplerStatus;
 use crate::metrics::window::{DropReason, Ledger};
-use crate::publish::task::PublishStatus;
+use crate::publish::report::PublishStatus;
 use crate::status::{AgentInfo, PublishInfo, problems};
 
 const GIB: u64 = 1 << 30;
@@ -145,6 +145,7 @@ fn healthy() -> Snapshot {
                 samples: 119_136,
                 last_window: Some(MIDNIGHT + 3660),
                 last_samples: Some(1860),
+                ..PublishStatus::default()
             },
             ..PublishInfo::default()
         },
@@ -240,7 +241,7 @@ Problems
     mend: drain the node; reset the GPU or replace the node
   ! more than 31 series: 2 refused since the start, the first disk_used_percent{path="/a"}
     mend: raise publish.max_series, or exclude what makes so many (host.exclude_mounts)
-  ! 10 samples since the start were not numbers that CloudWatch takes
+  ! 10 samples lost since the start: not a number that CloudWatch takes
     mend: look at the driver: it reports values out of range
   ! the file system at /mnt/efs does not answer
     mend: mend the mount, or add it to host.exclude_mounts

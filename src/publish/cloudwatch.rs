@@ -1,0 +1,351 @@
+//! `publish.target = "cloudwatch"`: `PutMetricData`. The only file that names the AWS SDK.
+//!
+//! The SDK signs, encodes (RPC v2 CBOR), compresses (gzip from 10 KiB) and talks TLS. It does not retry: one call is
+//! one request, and [`super::task`] decides about the next one. Every wait is bounded, which the SDK's own defaults
+//! do not do.
+//!
+//! Region and credentials are looked for anew until they are found; "none" is never kept.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_cloudwatch::config::http::HttpResponse;
+use aws_sdk_cloudwatch::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
+use aws_sdk_cloudwatch::config::retry::RetryConfig;
+use aws_sdk_cloudwatch::config::timeout::TimeoutConfig;
+use aws_sdk_cloudwatch::config::{ConfigBag, Intercept, RuntimeComponents, SharedHttpClient};
+use aws_sdk_cloudwatch::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_cloudwatch::operation::put_metric_data::PutMetricDataError;
+use aws_sdk_cloudwatch::primitives::{DateTime, DateTimeFormat};
+use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit};
+use aws_sdk_cloudwatch::{Client, Config};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::{Builder, ConnectorBuilder, tls};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::fate::{self, Outcome, Reply};
+use super::{Answer, Batch, Datum, Publisher, Traffic};
+use crate::identity::IdentityStatus;
+use crate::log;
+use crate::metrics::clock;
+
+/// To a TCP and TLS connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// One request, answer included: a megabyte at 1 Mbit/s.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// One call, credentials included.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(25);
+/// Looking for the region: files, and the metadata service with its own retries.
+const REGION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where to publish.
+#[derive(Clone, Debug, Default)]
+pub struct CloudWatchSettings {
+    /// `node.region`.
+    pub region: Option<String>,
+    /// `publish.endpoint_url`.
+    pub endpoint_url: Option<String>,
+}
+
+/// Publishes batches to CloudWatch.
+#[derive(Debug)]
+pub struct CloudWatchPublisher {
+    settings: CloudWatchSettings,
+    identity: watch::Receiver<IdentityStatus>,
+    http_client: SharedHttpClient,
+    /// Kept from call to call, with its connections, its credentials and what it knows of the server's clock.
+    client: Option<Client>,
+    seen: Seen,
+}
+
+impl CloudWatchPublisher {
+    /// Connects to nothing yet.
+    #[must_use]
+    pub fn new(settings: CloudWatchSettings, identity: watch::Receiver<IdentityStatus>) -> Self {
+        Self {
+            settings,
+            identity,
+            http_client: http_client(),
+            client: None,
+            seen: Seen::default(),
+        }
+    }
+
+    /// The client; `None` while the region is not known.
+    async fn client(&mut self) -> Option<Client> {
+        if self.client.is_none() {
+            let looked_for = timeout(REGION_TIMEOUT, self.sdk_config()).await;
+            let sdk_config = looked_for.ok()?;
+            sdk_config.region()?;
+            self.client = Some(self.connect(&sdk_config));
+        }
+        self.client.clone()
+    }
+
+    /// The region from `node.region`, `AWS_REGION`, the profile, the node's identity, the metadata service, in this
+    /// order; everything else as in every AWS tool.
+    async fn sdk_config(&self) -> SdkConfig {
+        let configured = self.settings.region.clone().map(Region::new);
+        let chosen = RegionProviderChain::first_try(configured)
+            .or_else(EnvironmentVariableRegionProvider::new())
+            .or_else(ProfileFileRegionProvider::default());
+        let found = self.identity.borrow().identity.region.clone();
+        let region = chosen.region().await.or(found.map(Region::new));
+        let loader = aws_config::defaults(behavior()).http_client(self.http_client.clone());
+        match region {
+            Some(region) => loader.region(region).load().await,
+            None => loader.load().await,
+        }
+    }
+
+    fn connect(&self, sdk_config: &SdkConfig) -> Client {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
+        let mut config = Config::from(sdk_config)
+            .to_builder()
+            .timeout_config(timeouts)
+            .retry_config(RetryConfig::disabled())
+            .interceptor(Observer(self.seen.clone()));
+        if let Some(url) = &self.settings.endpoint_url {
+            config = config.endpoint_url(url);
+        }
+        Client::from_conf(config.build())
+    }
+
+    async fn put(&mut self, batch: &Batch) -> Outcome {
+        self.seen.forget();
+        let Some(client) = self.client().await else {
+            return Outcome::NoRegion;
+        };
+        let call = client
+            .put_metric_data()
+            .namespace(&batch.namespace)
+            .set_metric_data(Some(batch.metric_data.iter().map(datum).collect()));
+        // The SDK's operation timeout comes first; this one is for what it does not cover.
+        match timeout(OPERATION_TIMEOUT + CONNECT_TIMEOUT, call.send()).await {
+            Ok(Ok(_)) => Outcome::Answered(self.seen.reply()),
+            Ok(Err(error)) => self.outcome(&error),
+            Err(_) => Outcome::TimedOut(format!("nothing within {OPERATION_TIMEOUT:?}")),
+        }
+    }
+
+    fn outcome(&self, error: &SdkError<PutMetricDataError>) -> Outcome {
+        // "dispatch failure" and the like say less than what is behind them.
+        let why = error.source().map_or_else(|| error.to_string(), log::chain);
+        if let Some(missing) = credentials_error(error) {
+            return Outcome::NoCredentials(missing);
+        }
+        match error {
+            SdkError::ServiceError(answer) => Outcome::Answered(Reply {
+                code: answer.err().code().map(str::to_owned),
+                message: answer.err().message().map(str::to_owned),
+                ..self.seen.reply()
+            }),
+            SdkError::TimeoutError(_) => Outcome::TimedOut(format!("nothing within {ATTEMPT_TIMEOUT:?}")),
+            SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+                Outcome::Unreachable(format!("no connection within {CONNECT_TIMEOUT:?}: {why}"))
+            }
+            SdkError::ConstructionFailure(_) => Outcome::Unsendable(why),
+            SdkError::DispatchFailure(failure) if failure.is_user() => Outcome::Unsendable(why),
+            SdkError::DispatchFailure(_) if self.seen.lock().traffic.requests == 0 => {
+                Outcome::Unsendable(without_request(&why))
+            }
+            SdkError::ResponseError(_) if self.seen.reply().status != 0 => {
+                Outcome::Answered(self.seen.reply())
+            }
+            _ => Outcome::Unreachable(why),
+        }
+    }
+}
+
+impl Publisher for CloudWatchPublisher {
+    type Error = Infallible;
+
+    async fn publish(&mut self, batch: &Batch) -> Result<Answer, Infallible> {
+        let outcome = self.put(batch).await;
+        let fate = fate::judge(&outcome);
+        if let fate::Fate::Failed(failure) = &fate
+            && failure.class == fate::Class::CredentialsExpired
+        {
+            // The client would use them until the time that they came with says otherwise.
+            self.client = None;
+        }
+        let seen = self.seen.lock();
+        Ok(Answer {
+            fate,
+            traffic: seen.traffic,
+            clock_skew_seconds: seen.reply.clock_skew_seconds,
+        })
+    }
+}
+
+/// Pinned: a new default of the SDK is a decision of ours.
+fn behavior() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
+}
+
+/// One client for CloudWatch, STS and the metadata service, with the proxy of `HTTPS_PROXY` and `NO_PROXY`.
+fn http_client() -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(|settings, components| {
+        let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+        let mut connector = ConnectorBuilder::default().tls_provider(provider);
+        connector.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.set_proxy_config(Some(ProxyConfig::from_env()));
+        connector.build()
+    })
+}
+
+fn datum(datum: &Datum) -> MetricDatum {
+    let dimensions = datum.dimensions.iter().map(|dimension| {
+        Dimension::builder()
+            .name(&dimension.name)
+            .value(&dimension.value)
+            .build()
+    });
+    let seconds = i64::try_from(datum.timestamp.0).unwrap_or(i64::MAX);
+    MetricDatum::builder()
+        .metric_name(datum.metric_name)
+        .set_dimensions(Some(dimensions.collect()))
+        .timestamp(DateTime::from_secs(seconds))
+        .set_values(Some(datum.values.clone()))
+        .set_counts((!datum.occurs_once()).then(|| datum.counts.clone()))
+        .unit(StandardUnit::from(datum.unit.as_str()))
+        .storage_resolution(i32::from(datum.storage_resolution))
+        .build()
+}
+
+/// A failure to get credentials looks like one to get a connection, until one looks for its cause.
+fn credentials_error(error: &SdkError<PutMetricDataError>) -> Option<String> {
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(error) = cause {
+        match error.downcast_ref::<CredentialsError>() {
+            // The SDK's own text is a list of everything that is not there.
+            Some(CredentialsError::CredentialsNotLoaded(_)) => {
+                return Some(
+                    "none in the environment, in ~/.aws, in the container and from the instance's role"
+                        .into(),
+                );
+            }
+            Some(other) => return Some(log::chain(other)),
+            None => cause = error.source(),
+        }
+    }
+    None
+}
+
+/// The SDK prints the whole request into the error of an endpoint that makes no URL.
+fn without_request(why: &str) -> String {
+    match why.split_once(" to request `") {
+        Some((before, request)) => {
+            let cause = request.rsplit_once("`: ").map_or("", |(_, cause)| cause);
+            format!("{before}: {cause}").trim_end_matches(": ").to_owned()
+        }
+        None => why.to_owned(),
+    }
+}
+
+/// What the observer saw of the call under way.
+#[derive(Clone, Debug, Default)]
+struct Seen(Arc<Mutex<Sight>>);
+
+#[derive(Debug, Default)]
+struct Sight {
+    traffic: Traffic,
+    reply: Reply,
+}
+
+impl Seen {
+    fn lock(&self) -> MutexGuard<'_, Sight> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self) {
+        *self.lock() = Sight::default();
+    }
+
+    fn reply(&self) -> Reply {
+        self.lock().reply.clone()
+    }
+}
+
+/// Looks at requests before they leave and at answers before the SDK makes sense of them.
+#[derive(Debug)]
+struct Observer(Seen);
+
+impl Observer {
+    fn answered(&self, response: &HttpResponse) {
+        let header = |name: &str| response.headers().get(name);
+        let from_aws = header("smithy-protocol").is_some() || header("x-amzn-requestid").is_some();
+        // The skew decides what is too old: a proxy's clock, or the date of a cached answer, must not.
+        let tells_time = from_aws && header("age").is_none();
+        let date = header("date")
+            .filter(|_| tells_time)
+            .and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
+        self.0.lock().reply = Reply {
+            status: response.status().as_u16(),
+            code: None,
+            message: None,
+            from_aws,
+            content_type: header("content-type").map(str::to_owned),
+            // The header is cut to whole seconds, half a second on average.
+            clock_skew_seconds: date.map(|date| date.as_secs_f64() + 0.5 - clock::wall_now().as_secs_f64()),
+        };
+    }
+}
+
+impl Intercept for Observer {
+    fn name(&self) -> &'static str {
+        "gpushare-observer"
+    }
+
+    fn read_after_serialization(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.lock().traffic.bytes = context.request().body().content_length().unwrap_or(0);
+        Ok(())
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let mut seen = self.0.lock();
+        seen.traffic.requests += 1;
+        seen.traffic.wire_bytes += context.request().body().content_length().unwrap_or(0);
+        Ok(())
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.answered(context.response());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! What the publisher says about itself: its part of the status, and a log line per change of state.
+//!
+//! An endpoint that is down for a day is a line when it goes, a line every ten minutes and a line when it is back.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::fate::{Class, Failure};
+use super::{Answer, Batch};
+use crate::metrics::ClosedWindow;
+use crate::metrics::clock;
+
+/// A failure that lasts is logged again after this time.
+const LOG_AGAIN: Duration = Duration::from_mins(10);
+
+/// The publisher as the status shows it. Times are Unix seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PublishStatus {
+    /// Windows published.
+    pub windows: u64,
+    /// Batches that made them up.
+    pub batches: u64,
+    /// Datums in those batches.
+    pub datums: u64,
+    /// Samples that arrived.
+    pub samples: u64,
+    /// Start of the window that was published last, backlog left aside.
+    pub last_window: Option<u64>,
+    /// Samples in it.
+    pub last_samples: Option<u64>,
+    /// Batches that were tried, whatever came of it.
+    pub attempts: u64,
+    /// Requests that left the node.
+    pub requests: u64,
+    /// Bytes of those requests before compression.
+    pub bytes: u64,
+    /// Bytes of those requests as sent.
+    pub wire_bytes: u64,
+    /// When a batch was accepted last.
+    pub last_success: Option<f64>,
+    /// When publishing began to fail; absent while it works.
+    pub failing_since: Option<f64>,
+    /// What went wrong last. It stays after publishing works again.
+    pub last_error: Option<LastError>,
+    /// When the next attempt is due; absent while publishing works.
+    pub next_attempt: Option<f64>,
+    /// What CloudWatch said about the datums that it refused last.
+    pub last_refusal: Option<String>,
+    /// The server's clock less ours in seconds, by the last answer: above zero, this node is behind. To a second.
+    pub clock_skew_seconds: Option<f64>,
+    /// What publishing waits for before it begins.
+    pub waiting_for: Option<String>,
+    /// Dimensions of the node that no datum carries, because CloudWatch would refuse their values.
+    pub left_out: Vec<String>,
+}
+
+/// A failure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastError {
+    /// When.
+    pub at: f64,
+    /// Its kind.
+    pub class: Class,
+    /// What happened.
+    pub what: String,
+    /// What to do about it.
+    pub mend: String,
+    /// Failures since the last success.
+    pub in_a_row: u64,
+}
+
+/// Keeps the status up to date.
+#[derive(Debug)]
+pub struct Report {
+    status: PublishStatus,
+    publish: watch::Sender<PublishStatus>,
+    logged: Option<(Class, Instant)>,
+    refusal_logged: Option<Instant>,
+}
+
+impl Report {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(publish: watch::Sender<PublishStatus>) -> Self {
+        let status = publish.borrow().clone();
+        Self {
+            status,
+            publish,
+            logged: None,
+            refusal_logged: None,
+        }
+    }
+
+    /// The status as it stands.
+    #[must_use]
+    pub fn status(&self) -> &PublishStatus {
+        &self.status
+    }
+
+    /// Publishing has not begun, and why; `None` when it begins.
+    pub fn waits_for(&mut self, what: Option<String>) {
+        if self.status.waiting_for != what {
+            self.status.waiting_for = what;
+            self.show();
+        }
+    }
+
+    /// Dimensions that are left out of every datum.
+    pub fn left_out(&mut self, dimensions: Vec<String>) {
+        for dimension in &dimensions {
+            tracing::error!(dimension, "left out of every datum: CloudWatch would refuse it");
+        }
+        self.status.left_out = dimensions;
+        self.show();
+    }
+
+    /// An attempt is over, whatever came of it.
+    pub fn attempted(&mut self, answer: &Answer) {
+        let status = &mut self.status;
+        status.attempts += 1;
+        status.requests += answer.traffic.requests;
+        status.bytes += answer.traffic.bytes;
+        status.wire_bytes += answer.traffic.wire_bytes;
+        status.clock_skew_seconds = answer.clock_skew_seconds.or(status.clock_skew_seconds);
+        self.show();
+    }
+
+    /// A batch arrived, with so many samples that count.
+    pub fn accepted(&mut self, batch: &Batch, samples: u64) {
+        let now = clock::wall_now().as_secs_f64();
+        let status = &mut self.status;
+        status.batches += 1;
+        status.datums += batch.metric_data.len() as u64;
+        status.samples += samples;
+        status.last_success = Some(now);
+        if let Some(since) = status.failing_since.take() {
+            tracing::info!(after_seconds = (now - since).round(), "publishing works again");
+        }
+        status.next_attempt = None;
+        self.logged = None;
+        self.show();
+    }
+
+    /// A window is dealt with; part of it at least has arrived. A window of the backlog is not the last one.
+    pub fn published(&mut self, window: &ClosedWindow, is_live: bool) {
+        self.status.windows += 1;
+        if is_live || self.status.last_window.is_none() {
+            self.status.last_window = Some(window.start);
+            self.status.last_samples = Some(window.samples());
+        }
+        self.show();
+    }
+
+    /// A batch did not arrive; the next attempt is due after a pause.
+    pub fn failed(&mut self, failure: &Failure, pause: Duration) {
+        let now = clock::wall_now().as_secs_f64();
+        let status = &mut self.status;
+        let in_a_row = match (&status.last_error, status.failing_since) {
+            (Some(last), Some(_)) => last.in_a_row + 1,
+            _ => 1,
+        };
+        status.failing_since.get_or_insert(now);
+        status.next_attempt = Some(now + pause.as_secs_f64());
+        status.last_error = Some(LastError {
+            at: now,
+            class: failure.class,
+            what: failure.what.clone(),
+            mend: failure.mend.clone(),
+            in_a_row,
+        });
+        let is_news = self
+            .logged
+            .is_none_or(|(class, at)| class != failure.class || at.elapsed() >= LOG_AGAIN);
+        if is_news {
+            self.logged = Some((failure.class, Instant::now()));
+            tracing::warn!(
+                class = failure.class.as_str(),
+                error = failure.what,
+                mend = failure.mend,
+                "publishing fails; what was sampled waits"
+            );
+        }
+        self.show();
+    }
+
+    /// CloudWatch refused datums for good.
+    pub fn refused(&mut self, what: &str, first: &str, datums: usize) {
+        self.status.last_refusal = Some(format!("{what} (first datum given up: {first})"));
+        if self.refusal_logged.is_none_or(|at| at.elapsed() >= LOG_AGAIN) {
+            self.refusal_logged = Some(Instant::now());
+            tracing::error!(error = what, first, datums, "CloudWatch refuses datums: given up");
+        }
+        self.show();
+    }
+
+    fn show(&self) {
+        self.publish.send_replace(self.status.clone());
+    }
+}

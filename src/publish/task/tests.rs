@@ -1,0 +1,511 @@
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use super::*;
+use crate::config::Dimension as NodeDimension;
+use crate::metrics::window::DropReason;
+use crate::metrics::{ClosedWindow, Metric, Series, Windows};
+use crate::publish::queue::Queue;
+use crate::publish::stdout::StdoutError;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// What the played service does with a request.
+#[derive(Clone, Debug)]
+enum Play {
+    Answer(Fate),
+    Hang,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    /// One per request; afterwards everything is accepted.
+    script: VecDeque<Play>,
+    /// Refuses any request with these metrics' labels in it, without a name.
+    poison: Vec<String>,
+    /// When each request came, and the starts of the windows and labels in it.
+    requests: Vec<(Instant, u64, Vec<String>)>,
+    accepted: Vec<(u64, String)>,
+    skew: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Fake(Arc<Mutex<Service>>);
+
+impl Publisher for Fake {
+    type Error = StdoutError;
+
+    async fn publish(&mut self, batch: &Batch) -> Result<Answer, StdoutError> {
+        let labels: Vec<String> = batch
+            .metric_data
+            .iter()
+            .map(|datum| datum.dimensions.last().unwrap().value.clone())
+            .collect();
+        let start = batch.metric_data[0].timestamp.0;
+        let play = {
+            let mut service = self.0.lock().unwrap();
+            service.requests.push((Instant::now(), start, labels.clone()));
+            let is_poisoned = labels.iter().any(|label| service.poison.contains(label));
+            match service.script.pop_front() {
+                Some(play) => play,
+                None if is_poisoned => Play::Answer(Fate::Poison {
+                    members: Vec::new(),
+                    what: "InvalidParameterValue".into(),
+                }),
+                None => Play::Answer(Fate::Accepted),
+            }
+        };
+        let fate = match play {
+            Play::Answer(fate) => fate,
+            Play::Hang => std::future::pending().await,
+        };
+        let mut service = self.0.lock().unwrap();
+        if fate == Fate::Accepted {
+            service
+                .accepted
+                .extend(labels.into_iter().map(|label| (start, label)));
+        }
+        Ok(Answer {
+            fate,
+            traffic: Traffic {
+                requests: 1,
+                bytes: 100,
+                wire_bytes: 10,
+            },
+            clock_skew_seconds: service.skew,
+        })
+    }
+}
+
+fn failed(class: Class) -> Play {
+    Play::Answer(Fate::Failed(Failure {
+        class,
+        what: "played".into(),
+        mend: "wait".into(),
+    }))
+}
+
+fn now() -> u64 {
+    clock::wall_now().as_secs()
+}
+
+/// A window with one sample for each of some disks.
+fn window(start: u64, disks: usize) -> ClosedWindow {
+    let mut windows = Windows::new(Duration::from_secs(1), 10_000);
+    windows.advance(Duration::from_secs(start));
+    let points = (0..disks).map(|n| {
+        (
+            Series::labelled(Metric::DiskUsedPercent, &format!("/{n}").into()),
+            1.0,
+        )
+    });
+    windows.record(points, Duration::ZERO);
+    windows.close().remove(0)
+}
+
+struct Stage {
+    fake: Fake,
+    store: Arc<Queue>,
+    identity: watch::Sender<IdentityStatus>,
+    status: watch::Receiver<PublishStatus>,
+    drained: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), PublishError<StdoutError>>>,
+}
+
+impl Stage {
+    fn new(pacing: Pacing, script: impl IntoIterator<Item = Play>) -> Self {
+        Self::with(pacing, settled(), Queue::new(60), |service| {
+            service.script = script.into_iter().collect();
+        })
+    }
+
+    fn with(pacing: Pacing, known: IdentityStatus, queue: Queue, prepare: impl FnOnce(&mut Service)) -> Self {
+        let fake = Fake::default();
+        prepare(&mut fake.0.lock().unwrap());
+        let store = Arc::new(queue);
+        let (identity, identity_watch) = watch::channel(known);
+        let (status_sender, status) = watch::channel(PublishStatus::default());
+        let settings = PublishSettings {
+            batch: BatchSettings {
+                namespace: "GPUShare".into(),
+                dimensions: vec![NodeDimension::InstanceId, NodeDimension::ImageId],
+                storage_resolution: 60,
+                rollups: Vec::new(),
+            },
+            interval: MINUTE,
+            pacing,
+            machine: "m".into(),
+        };
+        let task = PublishTask::new(
+            fake.clone(),
+            Arc::clone(&store) as Arc<dyn Store>,
+            identity_watch,
+            settings,
+            status_sender,
+        );
+        let drained = CancellationToken::new();
+        let task = tokio::spawn(task.run(drained.clone()));
+        Self {
+            fake,
+            store,
+            identity,
+            status,
+            drained,
+            task,
+        }
+    }
+
+    async fn until(&mut self, wanted: impl FnMut(&PublishStatus) -> bool) {
+        self.status.wait_for(wanted).await.unwrap();
+    }
+
+    async fn end(self) -> (Fake, Result<(), PublishError<StdoutError>>, Duration) {
+        self.drained.cancel();
+        let begun = Instant::now();
+        let outcome = self.task.await.unwrap();
+        (self.fake, outcome, begun.elapsed())
+    }
+
+    fn starts(&self) -> Vec<u64> {
+        let service = self.fake.0.lock().unwrap();
+        service.requests.iter().map(|(_, start, _)| *start).collect()
+    }
+
+    fn balance(&self, pushed: u64) {
+        let tally = self.store.tally();
+        assert_eq!(
+            tally.accepted + tally.samples + tally.dropped_total(),
+            pushed,
+            "{tally:?}"
+        );
+    }
+}
+
+fn settled() -> IdentityStatus {
+    IdentityStatus {
+        identity: Identity {
+            instance_id: Some("i-1".into()),
+            ..Identity::default()
+        },
+        settled: true,
+        waiting_for: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c03_what_failed_arrives_once_with_its_own_timestamp() {
+    let failures = [
+        failed(Class::ServerError),
+        failed(Class::Unreachable),
+        failed(Class::TimedOut),
+    ];
+    let mut stage = Stage::new(Pacing::CLOUDWATCH, failures);
+    let start = now() - 3600;
+    stage.store.push(window(start, 3));
+    stage.until(|status| status.windows == 1).await;
+    stage.balance(3);
+    let status = stage.status.borrow().clone();
+    assert_eq!(
+        (status.attempts, status.requests, status.samples, status.datums),
+        (4, 4, 3, 3)
+    );
+    assert_eq!((status.failing_since, status.next_attempt), (None, None));
+    assert_eq!(status.last_error.unwrap().in_a_row, 3);
+    assert_eq!(stage.starts(), [start; 4]);
+    let (fake, outcome, _) = stage.end().await;
+    outcome.unwrap();
+    assert_eq!(fake.0.lock().unwrap().accepted.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c05_the_newest_window_goes_first_and_the_backlog_a_request_a_second() {
+    let mut stage = Stage::with(
+        Pacing::CLOUDWATCH,
+        IdentityStatus::default(),
+        Queue::new(60),
+        |_| {},
+    );
+    let base = now() - 36_000;
+    for n in 0..10 {
+        stage.store.push(window(base + n * 60, 1));
+    }
+    stage.identity.send_replace(settled());
+    stage.until(|status| status.windows == 4).await;
+    stage.store.push(window(base + 10 * 60, 1));
+    stage.until(|status| status.windows == 11).await;
+    let starts: Vec<u64> = stage.starts().iter().map(|start| (start - base) / 60).collect();
+    assert_eq!(starts, [9, 8, 7, 6, 10, 5, 4, 3, 2, 1, 0]);
+    let service = stage.fake.0.lock().unwrap();
+    let backlog: Vec<Instant> = service
+        .requests
+        .iter()
+        .filter(|(_, start, _)| ![9, 10].contains(&((start - base) / 60)))
+        .map(|(at, ..)| *at)
+        .collect();
+    for pair in backlog.windows(2) {
+        assert!(pair[1] - pair[0] >= Duration::from_secs(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c06_unnamed_poison_is_isolated_counted_and_blocks_nothing() {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+        service.poison = vec!["/333".into()];
+    });
+    stage.store.push(window(now() - 120, 1000));
+    stage.until(|status| status.windows == 1).await;
+    stage.balance(1000);
+    let tally = stage.store.tally();
+    assert_eq!((tally.accepted, tally.dropped[&DropReason::Refused]), (999, 1));
+    let status = stage.status.borrow().clone();
+    assert!(status.requests <= 12, "{} requests", status.requests);
+    assert!(status.last_refusal.unwrap().contains("path=\"/333\""));
+    assert_eq!(status.failing_since, None);
+    stage.store.push(window(now() - 60, 1));
+    stage.until(|status| status.windows == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn c06_named_poison_takes_two_requests() {
+    let poison = Play::Answer(Fate::Poison {
+        members: vec![19],
+        what: "MetricData.member.19.Timestamp".into(),
+    });
+    let mut stage = Stage::new(Pacing::CLOUDWATCH, [poison]);
+    stage.store.push(window(now() - 120, 1000));
+    stage.until(|status| status.windows == 1).await;
+    assert_eq!(stage.status.borrow().requests, 2);
+    assert_eq!(stage.store.tally().accepted, 999);
+    stage.balance(1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_failed_half_way_is_gone_on_with_where_it_stopped() {
+    let script = [
+        Play::Answer(Fate::Accepted),
+        failed(Class::Unreachable),
+        Play::Answer(Fate::Accepted),
+    ];
+    let mut stage = Stage::new(Pacing::CLOUDWATCH, script);
+    stage.store.push(window(now() - 600, 1500));
+    stage.until(|status| status.failing_since.is_some()).await;
+    assert_eq!(
+        (stage.store.tally().accepted, stage.store.tally().samples),
+        (1000, 500)
+    );
+    stage.store.push(window(now() - 540, 1));
+    stage.until(|status| status.windows == 2).await;
+    let service = stage.fake.0.lock().unwrap();
+    let sizes: Vec<usize> = service
+        .requests
+        .iter()
+        .map(|(_, _, labels)| labels.len())
+        .collect();
+    assert_eq!(
+        sizes,
+        [1000, 500, 1, 500],
+        "live first, then the rest, nothing twice"
+    );
+    drop(service);
+    stage.balance(1501);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c08_a_batch_that_is_too_large_is_halved() {
+    let mut stage = Stage::new(Pacing::CLOUDWATCH, [Play::Answer(Fate::TooLarge)]);
+    stage.store.push(window(now() - 120, 10));
+    stage.until(|status| status.windows == 1).await;
+    assert_eq!(
+        (stage.store.tally().accepted, stage.status.borrow().requests),
+        (10, 3)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn c09_data_that_is_too_old_is_given_up_and_younger_data_delivered() {
+    let mut stage = Stage::with(
+        Pacing::CLOUDWATCH,
+        IdentityStatus::default(),
+        Queue::new(60),
+        |_| {},
+    );
+    stage.store.push(window(now() - 20 * 24 * 3600, 2));
+    stage.store.push(window(now() - 24 * 3600, 3));
+    stage.identity.send_replace(settled());
+    stage.until(|status| status.windows == 1).await;
+    while stage.store.tally().windows > 0 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    let tally = stage.store.tally();
+    assert_eq!((tally.accepted, tally.dropped[&DropReason::TooOld]), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c10_the_skew_is_shown_and_decides_what_is_old() {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+        // Our clock is a month ahead: what it calls too old is of today.
+        service.skew = Some(-30.0 * 24.0 * 3600.0);
+    });
+    stage.store.push(window(now(), 1));
+    stage.until(|status| status.windows == 1).await;
+    stage.store.push(window(now() - 20 * 24 * 3600, 1));
+    stage.until(|status| status.windows == 2).await;
+    assert_eq!(
+        stage.status.borrow().clock_skew_seconds,
+        Some(-30.0 * 24.0 * 3600.0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn c11_nothing_is_published_or_lost_before_the_node_knows_who_it_is() {
+    let unsettled = IdentityStatus {
+        waiting_for: Some("the instance metadata service".into()),
+        ..IdentityStatus::default()
+    };
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, unsettled, Queue::new(60), |_| {});
+    stage.store.push(window(now() - 300, 2));
+    stage
+        .until(|status| status.waiting_for.as_deref() == Some("the instance metadata service"))
+        .await;
+    sleep(MINUTE * 5).await;
+    assert_eq!((stage.starts().len(), stage.store.tally().samples), (0, 2));
+    stage.identity.send_replace(settled());
+    stage
+        .until(|status| status.windows == 1 && status.waiting_for.is_none())
+        .await;
+    // A dimension that comes later would make every series a new one.
+    let mut late = settled();
+    late.identity.image_id = Some("ami-1".into());
+    stage.identity.send_replace(late);
+    stage.store.push(window(now() - 240, 1));
+    stage.until(|status| status.windows == 2).await;
+    stage.balance(3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c13_a_missing_permission_is_tried_again_slowly_and_mended_without_a_restart() {
+    let denials = std::iter::repeat_n(failed(Class::Denied), 20);
+    let mut stage = Stage::new(Pacing::CLOUDWATCH, denials);
+    stage.store.push(window(now() - 300, 1));
+    let begun = Instant::now();
+    stage.until(|status| status.failing_since.is_some()).await;
+    let status = stage.status.borrow().clone();
+    assert!(status.next_attempt.is_some());
+    assert_eq!(status.last_error.unwrap().mend, "wait");
+    stage.until(|status| status.windows == 1).await;
+    assert!(begun.elapsed() > MINUTE * 20, "{:?}", begun.elapsed());
+    let service = stage.fake.0.lock().unwrap();
+    for pair in service.requests.windows(2) {
+        assert!(pair[1].0 - pair[0].0 <= MINUTE * 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c16_shutdown_sends_what_is_left_newest_first_without_waiting() {
+    let stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+        service.script = [failed(Class::Denied)].into();
+    });
+    let mut stage = stage;
+    let base = now() - 600;
+    stage.store.push(window(base, 1));
+    stage.until(|status| status.failing_since.is_some()).await;
+    stage.store.push(window(base + 60, 1));
+    stage.store.push(window(base + 120, 1));
+    let (fake, outcome, took) = stage.end().await;
+    outcome.unwrap();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let accepted: Vec<u64> = fake
+        .0
+        .lock()
+        .unwrap()
+        .accepted
+        .iter()
+        .map(|(start, _)| start - base)
+        .collect();
+    assert_eq!(accepted, [120, 60, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c16_an_endpoint_that_hangs_does_not_hold_up_the_stop_and_the_loss_is_named() {
+    let stage = Stage::new(Pacing::CLOUDWATCH, std::iter::repeat_n(Play::Hang, 100));
+    stage.store.push(window(now() - 120, 7));
+    while stage.starts().is_empty() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    stage.store.push(window(now() - 60, 5));
+    let (_, outcome, took) = stage.end().await;
+    assert!(
+        took <= IN_FLIGHT_GRACE + Pacing::CLOUDWATCH.stop_limit.unwrap(),
+        "{took:?}"
+    );
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("12 samples are lost"), "{error}");
+    assert!(error.contains("does not answer"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn c16_a_stop_before_the_node_is_known_names_what_was_missing() {
+    let unsettled = IdentityStatus {
+        waiting_for: Some("the instance metadata service".into()),
+        ..IdentityStatus::default()
+    };
+    let stage = Stage::with(Pacing::CLOUDWATCH, unsettled, Queue::new(60), |_| {});
+    stage.store.push(window(now() - 60, 2));
+    let (fake, outcome, _) = stage.end().await;
+    let error = outcome.unwrap_err().to_string();
+    assert!(
+        error.contains("2 samples are lost: the node was still waiting for the instance metadata service")
+    );
+    assert_eq!(fake.0.lock().unwrap().requests.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c19_the_ledger_balances_when_the_queue_overflows_during_an_outage() {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(5), |service| {
+        service.script = std::iter::repeat_n(failed(Class::Unreachable), 5).collect();
+    });
+    let mut pushed = 0;
+    for n in 0..20 {
+        stage.store.push(window(now() - 3600 + n * 60, 2));
+        pushed += 2;
+        stage.balance(pushed);
+        sleep(Duration::from_secs(2)).await;
+    }
+    stage
+        .until(|status| status.samples > 0 && status.failing_since.is_none())
+        .await;
+    while stage.store.tally().windows > 0 {
+        sleep(Duration::from_secs(1)).await;
+        stage.balance(pushed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_on_a_pipe_keep_their_order_and_are_not_spaced() {
+    let mut stage = Stage::with(Pacing::STDOUT, IdentityStatus::default(), Queue::new(60), |_| {});
+    let base = now();
+    for n in 0..5 {
+        stage.store.push(window(base + n * 60, 1));
+    }
+    let begun = Instant::now();
+    stage.identity.send_replace(settled());
+    stage.until(|status| status.windows == 5).await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    let starts: Vec<u64> = stage.starts().iter().map(|start| (start - base) / 60).collect();
+    assert_eq!(starts, [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_live_window_waits_for_the_nodes_own_offset() {
+    let mut stage = Stage::new(Pacing::CLOUDWATCH, []);
+    let begun = Instant::now();
+    // A window that ends now.
+    stage.store.push(window(now() - 60, 1));
+    stage.until(|status| status.windows == 1).await;
+    let expected = retry::offset(retry::seed("i-1"), MINUTE);
+    let waited = begun.elapsed();
+    assert!(
+        waited <= expected && waited + Duration::from_secs(1) >= expected,
+        "{waited:?} of {expected:?}"
+    );
+}
