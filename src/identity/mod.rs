@@ -1,12 +1,34 @@
-//! Who this node is: the values of the dimensions that every series of the node carries.
+//! Who this node is: the values of the dimensions that every series of the node carries, and its region.
 //!
-//! So far they come from the `[node]` section of the configuration; what is not said there is not known, and an
-//! unknown dimension is left out.
+//! * [`plan`]: what to make of what is known, and whether to wait for more. Pure.
+//! * [`facts`], [`document`]: what there may be to know. Pure.
+//! * [`imds`]: the EC2 instance metadata service, version 2; the only adapter to it.
+//! * [`machine`], [`kubelet`], [`cache`]: what the node's own files say.
+//! * [`task`]: asks them all, and publishes an [`IdentityStatus`].
+//!
+//! Invariants: what the configuration says wins. Nothing is published before the identity is settled, and what was
+//! settled never changes while the agent runs, because other dimensions are other series. A value that is not known
+//! is left out, never made up. It must not hold anything up: samples are taken and kept meanwhile.
+
+pub mod cache;
+pub mod document;
+pub mod facts;
+mod file;
+pub mod imds;
+pub mod kubelet;
+pub mod machine;
+pub mod plan;
+pub mod task;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Dimension as NodeDimension, Node};
 use crate::publish::Dimension;
+use plan::Field;
+
+/// How to mend a node that does not get to know itself.
+pub const MEND: &str = "enable the instance metadata service with tokens (IMDSv2; hop limit 2 if the agent runs in a \
+                        container), or set what is missing in [node]";
 
 /// What is known about the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,14 +49,14 @@ pub struct Identity {
     pub nodegroup: Option<String>,
 }
 
-/// What is known so far, and whether there is more to come.
+/// The identity as far as it is known, for whoever publishes and for the status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityStatus {
-    /// What is known.
+    /// What is known. Does not change any more once it is settled.
     pub identity: Identity,
-    /// Whether publishing may begin: nothing that is wanted is still being looked for.
+    /// Whether everything that is wanted is known, or known to be unobtainable: nothing is published before.
     pub settled: bool,
-    /// What is being looked for.
+    /// What is waited for and why it does not come, in words; absent once the identity is settled.
     pub waiting_for: Option<String>,
 }
 
@@ -59,7 +81,7 @@ impl Identity {
         wanted
             .iter()
             .filter_map(|dimension| {
-                let value = self.value(*dimension)?.clone();
+                let value = self.get(Field::Dimension(*dimension))?.clone();
                 Some(Dimension {
                     name: dimension.as_str().to_owned(),
                     value,
@@ -68,14 +90,34 @@ impl Identity {
             .collect()
     }
 
-    fn value(&self, dimension: NodeDimension) -> Option<&String> {
-        match dimension {
-            NodeDimension::InstanceId => self.instance_id.as_ref(),
-            NodeDimension::ImageId => self.image_id.as_ref(),
-            NodeDimension::InstanceType => self.instance_type.as_ref(),
-            NodeDimension::AutoScalingGroupName => self.auto_scaling_group.as_ref(),
-            NodeDimension::ClusterName => self.cluster.as_ref(),
-            NodeDimension::NodegroupName => self.nodegroup.as_ref(),
+    /// One value.
+    #[must_use]
+    pub fn get(&self, field: Field) -> Option<&String> {
+        let value = match field {
+            Field::Region => &self.region,
+            Field::Dimension(NodeDimension::InstanceId) => &self.instance_id,
+            Field::Dimension(NodeDimension::ImageId) => &self.image_id,
+            Field::Dimension(NodeDimension::InstanceType) => &self.instance_type,
+            Field::Dimension(NodeDimension::AutoScalingGroupName) => &self.auto_scaling_group,
+            Field::Dimension(NodeDimension::ClusterName) => &self.cluster,
+            Field::Dimension(NodeDimension::NodegroupName) => &self.nodegroup,
+        };
+        value.as_ref()
+    }
+
+    /// These values, and those of `other` where there are none.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        Self {
+            instance_id: self.instance_id.or_else(|| other.instance_id.clone()),
+            image_id: self.image_id.or_else(|| other.image_id.clone()),
+            instance_type: self.instance_type.or_else(|| other.instance_type.clone()),
+            region: self.region.or_else(|| other.region.clone()),
+            auto_scaling_group: self
+                .auto_scaling_group
+                .or_else(|| other.auto_scaling_group.clone()),
+            cluster: self.cluster.or_else(|| other.cluster.clone()),
+            nodegroup: self.nodegroup.or_else(|| other.nodegroup.clone()),
         }
     }
 }

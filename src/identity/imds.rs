@@ -1,0 +1,271 @@
+//! The EC2 instance metadata service, version 2 only. The only adapter to it.
+//!
+//! One client, so that one token serves every question, and no retries of its own: the task knows how long to wait.
+//! Every question ends within a few seconds, whatever the other side does, and no answer of unknown or great length
+//! is read. It must not go through a proxy and must not fall back to version 1.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_config::imds::Client;
+use aws_config::imds::client::Builder;
+use aws_config::imds::client::error::{ImdsError, TokenError};
+use aws_config::provider_config::ProviderConfig;
+use aws_smithy_http_client::Builder as HttpBuilder;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+
+use super::document::{self, Document};
+use super::facts::{FaultKind, Service, Tag};
+
+const DOCUMENT: &str = "/latest/dynamic/instance-identity/document";
+/// The tags that the metadata holds; status 404 where `InstanceMetadataTags` is disabled.
+const TAGS: &str = "/latest/meta-data/tags/instance";
+const GROUP: &str = "/latest/meta-data/tags/instance/aws:autoscaling:groupName";
+
+/// The service is a link-local neighbour: a second without a connection is none.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// For the first byte of an answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a whole answer, however slowly it trickles. Getting a token has as much again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// The longest answers here, documents and credentials, have 2 KiB.
+const LONGEST_ANSWER: u64 = 64 * 1024;
+
+/// Why a question was not answered.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} {kind}")]
+pub struct Unanswered {
+    /// What was asked for.
+    pub path: &'static str,
+    /// What happened.
+    pub kind: FaultKind,
+    /// More of it, where the kind does not say all.
+    #[source]
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Imds {
+    builder: Builder,
+    client: Client,
+}
+
+impl Imds {
+    /// The service where every AWS tool looks for it: `AWS_EC2_METADATA_SERVICE_ENDPOINT`, the same in
+    /// `~/.aws/config`, or its link-local address. Nothing is asked yet; an address that makes no sense fails
+    /// every question.
+    #[must_use]
+    pub fn new() -> Self {
+        let http = SharedHttpClient::new(ShortAnswers(HttpBuilder::new().build_http()));
+        let builder = Client::builder()
+            .configure(&ProviderConfig::without_region().with_http_client(http))
+            .max_attempts(1)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .operation_attempt_timeout(ANSWER_TIMEOUT)
+            .operation_timeout(ANSWER_TIMEOUT);
+        Self {
+            client: builder.clone().build(),
+            builder,
+        }
+    }
+
+    /// The service at `http://127.0.0.1:PORT`.
+    #[cfg(test)]
+    pub(super) fn at_port(port: u16) -> Self {
+        let builder = Self::new()
+            .builder
+            .endpoint(format!("http://127.0.0.1:{port}"))
+            .expect("an address and a port are a URL");
+        Self {
+            client: builder.clone().build(),
+            builder,
+        }
+    }
+
+    /// The client, for the credentials of the instance: it has a token already.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The same service without the token, which it may no longer know after the clock was set.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        Self {
+            client: self.builder.clone().build(),
+            builder: self.builder.clone(),
+        }
+    }
+
+    /// The instance identity document.
+    pub async fn document(&self) -> Result<Document, Unanswered> {
+        let text = self.get(DOCUMENT).await?;
+        Document::parse(&text).map_err(|refused| nonsense(DOCUMENT, refused))
+    }
+
+    /// The Auto Scaling group, or why there is none.
+    pub async fn group(&self) -> Result<Tag, Unanswered> {
+        match self.get(GROUP).await {
+            Ok(text) => document::group_name(&text)
+                .map(Tag::Known)
+                .map_err(|refused| nonsense(GROUP, refused)),
+            Err(unanswered) if unanswered.kind == FaultKind::Absent => match self.get(TAGS).await {
+                Ok(_) => Ok(Tag::NoGroup),
+                Err(unanswered) if unanswered.kind == FaultKind::Absent => Ok(Tag::TagsOff),
+                Err(unanswered) => Err(unanswered),
+            },
+            Err(unanswered) => Err(unanswered),
+        }
+    }
+
+    async fn get(&self, path: &'static str) -> Result<String, Unanswered> {
+        let answer = self.client.get(path).await;
+        answer.map(String::from).map_err(|error| unanswered(path, error))
+    }
+}
+
+impl Default for Imds {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the environment says about the service, in the variables that every AWS tool knows.
+#[must_use]
+pub fn service() -> Service {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    service_of(
+        &variable("AWS_EC2_METADATA_DISABLED"),
+        &variable("AWS_EC2_METADATA_SERVICE_ENDPOINT"),
+    )
+}
+
+fn service_of(disabled: &str, endpoint: &str) -> Service {
+    if disabled.eq_ignore_ascii_case("true") {
+        Service::Off
+    } else if endpoint.is_empty() {
+        Service::Standard
+    } else {
+        Service::Expected
+    }
+}
+
+impl Unanswered {
+    /// The answer was no answer about this machine.
+    #[must_use]
+    pub fn of_another(refused: document::Refused) -> Self {
+        nonsense(DOCUMENT, refused)
+    }
+}
+
+fn nonsense(path: &'static str, refused: document::Refused) -> Unanswered {
+    Unanswered {
+        path,
+        kind: FaultKind::Nonsense,
+        source: Some(Box::new(refused)),
+    }
+}
+
+fn unanswered(path: &'static str, error: ImdsError) -> Unanswered {
+    let status = match &error {
+        ImdsError::ErrorResponse(answer) => Some(answer.response().status().as_u16()),
+        ImdsError::FailedToLoadToken(_) => token_status(&error),
+        _ => None,
+    };
+    let kind = match status {
+        Some(200..=299) => FaultKind::Nonsense,
+        Some(403) => FaultKind::Disabled,
+        Some(404) => FaultKind::Absent,
+        Some(status) => FaultKind::Status(status),
+        None => FaultKind::Silent,
+    };
+    // The status says all, and the SDK's error would repeat the whole answer.
+    let tells_more = matches!(kind, FaultKind::Nonsense | FaultKind::Silent);
+    Unanswered {
+        path,
+        kind,
+        source: tells_more.then(|| error.into()),
+    }
+}
+
+/// The status with which a token was refused. A token of another shape than EC2's comes with a success.
+fn token_status(error: &ImdsError) -> Option<u16> {
+    let source = error
+        .source()?
+        .downcast_ref::<SdkError<TokenError, HttpResponse>>()?;
+    Some(source.raw_response()?.status().as_u16())
+}
+
+/// An HTTP client that reads no long answers: the SDK would take whatever comes into memory.
+#[derive(Debug)]
+struct ShortAnswers<T>(T);
+
+#[derive(Debug, thiserror::Error)]
+enum Length {
+    #[error("the answer has no Content-Length")]
+    Unknown,
+    #[error("the answer has {0} bytes")]
+    TooLong(u64),
+}
+
+impl HttpClient for ShortAnswers<SharedHttpClient> {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(ShortAnswers(self.0.http_connector(settings, components)))
+    }
+}
+
+impl HttpConnector for ShortAnswers<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async move {
+            let answer = answer.await?;
+            match length_of(&answer) {
+                Ok(()) => Ok(answer),
+                Err(length) => Err(ConnectorError::other(length.into(), None)),
+            }
+        })
+    }
+}
+
+fn length_of(answer: &HttpResponse) -> Result<(), Length> {
+    let length = answer.headers().get("content-length");
+    match length.and_then(|length| length.parse().ok()) {
+        Some(..=LONGEST_ANSWER) => Ok(()),
+        Some(length) => Err(Length::TooLong(length)),
+        None => Err(Length::Unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_of_every_aws_tool_is_understood() {
+        for (disabled, endpoint, service) in [
+            ("", "", Service::Standard),
+            ("false", "", Service::Standard),
+            ("true", "http://127.0.0.1:1", Service::Off),
+            ("TRUE", "", Service::Off),
+            ("", "http://127.0.0.1:1", Service::Expected),
+        ] {
+            assert_eq!(
+                service_of(disabled, endpoint),
+                service,
+                "{disabled:?} {endpoint:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Who this node is, from everything that is known so far, and whether it is worth waiting for more. Pure.
+//!
+//! Rules:
+//! * What the configuration says wins, value by value. Then what was found now, then what was cached.
+//! * On EC2 the metadata service is waited for without limit: samples are kept meanwhile, and a series without its
+//!   `InstanceId` would be another series, billed for itself. With a cached identity the wait is short.
+//! * Everything else is waited for within a limit, and what is unknown then is left out: instance tags are off on
+//!   most nodes, a self-managed node has no node group, and a laptop has no metadata service at all.
+//! * Settled is settled: what turns up later counts from the next start, because a dimension more makes every
+//!   series a new one.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Identity;
+use super::document::Document;
+use super::facts::{Fact, Fault, Machine, Service, Tag};
+use crate::config::Dimension;
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// The overrides of the configuration.
+    pub configured: Identity,
+    /// `publish.dimensions`.
+    pub dimensions: Vec<Dimension>,
+    /// Whether the region is needed to publish.
+    pub region: bool,
+    /// What the environment says about the metadata service.
+    pub service: Service,
+}
+
+/// What is known so far.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Since the start of the agent.
+    pub elapsed: Duration,
+    /// The firmware.
+    pub machine: Machine,
+    /// What an earlier start found out about the same instance.
+    pub cache: Option<Identity>,
+    /// What the metadata service says.
+    pub document: Option<Document>,
+    /// [`Observed::elapsed`] when it said so.
+    pub document_at: Duration,
+    /// The Auto Scaling group's tag.
+    pub tag: Tag,
+    /// From the kubelet's files.
+    pub cluster: Fact,
+    /// From the kubelet's files.
+    pub nodegroup: Fact,
+    /// Why the metadata service does not say more.
+    pub fault: Option<Fault>,
+}
+
+/// How long is waited for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// For the metadata service, when a cached identity is at hand.
+    pub cached: Duration,
+    /// For a metadata service on a machine that is no EC2 instance.
+    pub elsewhere: Duration,
+    /// For one on a machine of which nothing is known.
+    pub unknown: Duration,
+    /// For the Auto Scaling group, once everything else is known.
+    pub tags: Duration,
+    /// For the kubelet's files: at the first boot they are written after this agent has started.
+    pub kubelet: Duration,
+    /// Before the second question to a metadata service that did not say all; doubles with every question.
+    pub first_retry: Duration,
+    /// The longest such time.
+    pub longest_retry: Duration,
+    /// Between two questions for a tag that is not there, once the identity is settled.
+    pub late: Duration,
+    /// Between two looks at files and at the time, before that.
+    pub beat: Duration,
+}
+
+impl Default for Waits {
+    /// All but `unknown`, `late` and `kubelet` end within the first window of 60 s, so that it is published in time.
+    fn default() -> Self {
+        Self {
+            cached: Duration::from_secs(5),
+            elsewhere: Duration::from_secs(5),
+            unknown: Duration::from_mins(1),
+            tags: Duration::from_secs(30),
+            kubelet: Duration::from_mins(2),
+            first_retry: Duration::from_millis(250),
+            longest_retry: Duration::from_secs(10),
+            late: Duration::from_mins(10),
+            beat: Duration::from_millis(500),
+        }
+    }
+}
+
+/// A value of an [`Identity`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// A dimension.
+    Dimension(Dimension),
+    /// The region.
+    Region,
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dimension(dimension) => dimension.fmt(f),
+            Self::Region => f.write_str("the region"),
+        }
+    }
+}
+
+/// Where a value is to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The instance identity document of the metadata service.
+    Document,
+    /// The instance tags of the metadata service.
+    Tags,
+    /// The kubelet's files.
+    Kubelet,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Document => "the instance metadata service",
+            Self::Tags => "the instance tags in the metadata service",
+            Self::Kubelet => "the kubelet's files, which the bootstrap of the node writes",
+        })
+    }
+}
+
+/// Why a value will not be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// The environment forbids to ask.
+    #[error("AWS_EC2_METADATA_DISABLED is set")]
+    ServiceOff,
+    /// Not EC2.
+    #[error("no metadata service answers, and the firmware does not say that this is an EC2 instance")]
+    Elsewhere,
+    /// The document leaves it out.
+    #[error("the instance identity document does not say")]
+    NotInDocument,
+    /// The usual case on EKS.
+    #[error("instance tags are not in the metadata (InstanceMetadataTags is disabled)")]
+    TagsOff,
+    /// The instance stands for itself.
+    #[error("the instance has no tag aws:autoscaling:groupName")]
+    NoGroup,
+    /// The tags did not answer in time.
+    #[error("the instance tags could not be read in time")]
+    TagsSilent,
+    /// There are no such files.
+    #[error("this node has no files of an EKS kubelet")]
+    NoFile,
+    /// They do not say.
+    #[error("the kubelet's files do not say")]
+    NotInFile,
+}
+
+/// What to make of what is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The node's identity so far.
+    pub identity: Identity,
+    /// The same without the configuration: what is worth keeping.
+    pub found: Identity,
+    /// What is still waited for; empty = the identity is settled.
+    pub waiting: Vec<(Field, Source)>,
+    /// What is wanted and will not be known.
+    pub given_up: Vec<(Field, Why)>,
+}
+
+enum Verdict {
+    Known,
+    Wait(Source),
+    GiveUp(Why),
+}
+
+impl Wishes {
+    /// Everything that is to be known, in the order in which it is named.
+    fn fields(&self) -> impl Iterator<Item = Field> {
+        let dimensions = self.dimensions.iter().copied().map(Field::Dimension);
+        dimensions.chain(self.region.then_some(Field::Region))
+    }
+
+    fn wanted(&self, source: Source) -> bool {
+        self.fields()
+            .any(|field| source_of(field) == source && self.configured.get(field).is_none())
+    }
+
+    /// Whether the identity document is of use.
+    #[must_use]
+    pub fn document(&self) -> bool {
+        self.service != Service::Off && self.wanted(Source::Document)
+    }
+
+    /// Whether the Auto Scaling group's tag is of use.
+    #[must_use]
+    pub fn tag(&self) -> bool {
+        self.service != Service::Off && self.wanted(Source::Tags)
+    }
+
+    /// Whether the kubelet's files are of use.
+    #[must_use]
+    pub fn kubelet(&self) -> bool {
+        self.wanted(Source::Kubelet)
+    }
+}
+
+impl Decision {
+    /// What is waited for, in words.
+    #[must_use]
+    pub fn waiting_for(&self, fault: Option<&Fault>) -> Option<String> {
+        // Told once: the tags are asked for after the document, and share its fate.
+        let mut fault = fault;
+        let parts: Vec<String> = [Source::Document, Source::Tags, Source::Kubelet]
+            .into_iter()
+            .filter_map(|source| {
+                let fields: Vec<String> = self
+                    .waiting
+                    .iter()
+                    .filter(|(_, awaited)| *awaited == source)
+                    .map(|(field, _)| field.to_string())
+                    .collect();
+                if fields.is_empty() {
+                    return None;
+                }
+                let why = match source {
+                    Source::Document | Source::Tags => fault.take(),
+                    Source::Kubelet => None,
+                };
+                let why = why
+                    .map(|fault| format!(" ({})", fault.detail))
+                    .unwrap_or_default();
+                Some(format!("{} from {source}{why}", fields.join(", ")))
+            })
+            .collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
+/// Decides.
+#[must_use]
+pub fn decide(wishes: &Wishes, observed: &Observed, waits: &Waits) -> Decision {
+    let found = found(wishes, observed, waits);
+    let identity = wishes.configured.clone().or(&found);
+    let mut decision = Decision {
+        identity,
+        found,
+        waiting: Vec::new(),
+        given_up: Vec::new(),
+    };
+    for field in wishes.fields() {
+        match verdict(field, &decision.identity, wishes, observed, waits) {
+            Verdict::Known => {}
+            Verdict::Wait(source) => decision.waiting.push((field, source)),
+            Verdict::GiveUp(why) => decision.given_up.push((field, why)),
+        }
+    }
+    decision
+}
+
+/// Whether there is no metadata service that could be worth another question.
+#[must_use]
+pub fn no_service(wishes: &Wishes, observed: &Observed, waits: &Waits) -> Option<Why> {
+    let limit = match (wishes.service, &observed.machine) {
+        (Service::Off, _) => return Some(Why::ServiceOff),
+        (Service::Expected, _) | (Service::Standard, Machine::Instance(_) | Machine::Ec2) => return None,
+        (Service::Standard, Machine::Elsewhere) => waits.elsewhere,
+        (Service::Standard, Machine::Unknown) => waits.unknown,
+    };
+    (observed.document.is_none() && observed.elapsed >= limit).then_some(Why::Elsewhere)
+}
+
+/// Time before the next question after so many in vain: doubled each time up to the longest, and then cut by up
+/// to a half. `random` is in 0..=1.
+#[must_use]
+pub fn retry_delay(in_vain: u32, random: f64, waits: &Waits) -> Duration {
+    let doubled = waits
+        .first_retry
+        .saturating_mul(1 << in_vain.saturating_sub(1).min(16));
+    doubled
+        .min(waits.longest_retry)
+        .mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
+}
+
+/// What is known without the configuration.
+fn found(wishes: &Wishes, observed: &Observed, waits: &Waits) -> Identity {
+    // The service may know better than the cache (an instance changes its type while it is stopped), so it gets a
+    // moment to say so.
+    let cache_counts =
+        observed.document.is_some() || wishes.service == Service::Off || observed.elapsed >= waits.cached;
+    let cache = observed
+        .cache
+        .clone()
+        .filter(|_| cache_counts)
+        .unwrap_or_default();
+    let instance = match &observed.machine {
+        Machine::Instance(id) => Some(id.clone()),
+        Machine::Ec2 | Machine::Elsewhere | Machine::Unknown => None,
+    };
+    let document = observed.document.clone();
+    let (instance_id, image_id, instance_type, region) = match document {
+        Some(document) => (
+            Some(document.instance_id),
+            document.image_id,
+            document.instance_type,
+            document.region,
+        ),
+        None => (
+            instance.or(cache.instance_id),
+            cache.image_id,
+            cache.instance_type,
+            cache.region,
+        ),
+    };
+    Identity {
+        instance_id,
+        image_id,
+        instance_type,
+        region,
+        auto_scaling_group: match &observed.tag {
+            Tag::Known(name) => Some(name.clone()),
+            Tag::NoGroup => None,
+            // Tags that were switched off do not take the instance out of its group.
+            Tag::Unanswered | Tag::TagsOff => cache.auto_scaling_group,
+        },
+        cluster: observed.cluster.or(cache.cluster),
+        nodegroup: observed.nodegroup.or(cache.nodegroup),
+    }
+}
+
+fn source_of(field: Field) -> Source {
+    use Dimension::{AutoScalingGroupName, ClusterName, ImageId, InstanceId, InstanceType, NodegroupName};
+    match field {
+        Field::Region | Field::Dimension(InstanceId | ImageId | InstanceType) => Source::Document,
+        Field::Dimension(AutoScalingGroupName) => Source::Tags,
+        Field::Dimension(ClusterName | NodegroupName) => Source::Kubelet,
+    }
+}
+
+fn verdict(
+    field: Field,
+    identity: &Identity,
+    wishes: &Wishes,
+    observed: &Observed,
+    waits: &Waits,
+) -> Verdict {
+    if identity.get(field).is_some() {
+        return Verdict::Known;
+    }
+    match source_of(field) {
+        Source::Document if observed.document.is_some() => Verdict::GiveUp(Why::NotInDocument),
+        Source::Document => match no_service(wishes, observed, waits) {
+            Some(why) => Verdict::GiveUp(why),
+            None => Verdict::Wait(Source::Document),
+        },
+        Source::Tags => tag_verdict(identity, wishes, observed, waits),
+        Source::Kubelet => kubelet_verdict(field, observed, waits),
+    }
+}
+
+fn tag_verdict(identity: &Identity, wishes: &Wishes, observed: &Observed, waits: &Waits) -> Verdict {
+    if let Some(why) = no_service(wishes, observed, waits) {
+        return Verdict::GiveUp(why);
+    }
+    let awaits_document = observed.document.is_none()
+        && wishes
+            .fields()
+            .any(|field| source_of(field) == Source::Document && identity.get(field).is_none());
+    let waited = observed.elapsed.saturating_sub(observed.document_at);
+    if awaits_document || waited < waits.tags {
+        return Verdict::Wait(Source::Tags);
+    }
+    Verdict::GiveUp(match observed.tag {
+        Tag::TagsOff => Why::TagsOff,
+        Tag::NoGroup => Why::NoGroup,
+        Tag::Unanswered | Tag::Known(_) => Why::TagsSilent,
+    })
+}
+
+fn kubelet_verdict(field: Field, observed: &Observed, waits: &Waits) -> Verdict {
+    let fact = match field {
+        Field::Dimension(Dimension::ClusterName) => &observed.cluster,
+        Field::Dimension(_) | Field::Region => &observed.nodegroup,
+    };
+    let limit = match observed.machine {
+        Machine::Elsewhere => waits.elsewhere,
+        Machine::Instance(_) | Machine::Ec2 | Machine::Unknown => waits.kubelet,
+    };
+    match fact {
+        Fact::NotInFile => Verdict::GiveUp(Why::NotInFile),
+        Fact::NoFile | Fact::Known(_) if observed.elapsed < limit => Verdict::Wait(Source::Kubelet),
+        Fact::NoFile | Fact::Known(_) => Verdict::GiveUp(Why::NoFile),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+use super::*;
+use crate::identity::facts::FaultKind;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn wishes(dimensions: &[Dimension]) -> Wishes {
+    Wishes {
+        configured: Identity::default(),
+        dimensions: dimensions.to_vec(),
+        region: true,
+        service: Service::Standard,
+    }
+}
+
+/// Those of the default configuration.
+fn default_wishes() -> Wishes {
+    use Dimension::{AutoScalingGroupName, ImageId, InstanceId, InstanceType};
+    wishes(&[InstanceId, ImageId, InstanceType, AutoScalingGroupName])
+}
+
+fn document() -> Document {
+    Document {
+        instance_id: "i-1".into(),
+        image_id: Some("ami-1".into()),
+        instance_type: Some("g5.xlarge".into()),
+        region: Some("eu-west-1".into()),
+    }
+}
+
+fn cached() -> Identity {
+    Identity {
+        instance_id: Some("i-1".into()),
+        image_id: Some("ami-1".into()),
+        instance_type: Some("g4dn.xlarge".into()),
+        region: Some("eu-west-1".into()),
+        auto_scaling_group: Some("gpu".into()),
+        ..Identity::default()
+    }
+}
+
+fn on_ec2(seconds: u32) -> Observed {
+    Observed {
+        elapsed: SECOND * seconds,
+        machine: Machine::Instance("i-1".into()),
+        ..Observed::default()
+    }
+}
+
+fn decided(wishes: &Wishes, observed: &Observed) -> Decision {
+    decide(wishes, observed, &Waits::default())
+}
+
+#[test]
+fn what_is_configured_wins_value_by_value() {
+    let mut wishes = default_wishes();
+    wishes.configured.instance_type = Some("mine".into());
+    let observed = Observed {
+        document: Some(document()),
+        tag: Tag::Known("gpu".into()),
+        cache: Some(cached()),
+        ..on_ec2(1)
+    };
+    let decision = decided(&wishes, &observed);
+    assert_eq!(decision.identity.instance_type.as_deref(), Some("mine"));
+    assert_eq!(decision.identity.image_id.as_deref(), Some("ami-1"));
+    assert_eq!(
+        decision.found.instance_type.as_deref(),
+        Some("g5.xlarge"),
+        "an override is not kept"
+    );
+    assert!(decision.waiting.is_empty() && decision.given_up.is_empty());
+}
+
+#[test]
+fn nothing_is_waited_for_that_nobody_wants() {
+    let mut wishes = wishes(&[Dimension::InstanceId]);
+    wishes.region = false;
+    wishes.configured.instance_id = Some("mine".into());
+    assert!(!wishes.document() && !wishes.tag() && !wishes.kubelet());
+    assert!(decided(&wishes, &Observed::default()).waiting.is_empty());
+}
+
+#[test]
+fn c11_on_ec2_a_silent_service_is_waited_for_without_limit() {
+    let observed = Observed {
+        fault: Some(Fault {
+            kind: FaultKind::Silent,
+            detail: "no answer".into(),
+        }),
+        ..on_ec2(1_000_000)
+    };
+    let decision = decided(&default_wishes(), &observed);
+    assert_eq!(
+        decision.identity.instance_id.as_deref(),
+        Some("i-1"),
+        "the firmware says so"
+    );
+    assert_eq!(
+        decision.waiting_for(observed.fault.as_ref()).unwrap(),
+        "ImageId, InstanceType, the region from the instance metadata service (no answer); \
+         AutoScalingGroupName from the instance tags in the metadata service"
+    );
+    let xen = Observed {
+        machine: Machine::Ec2,
+        ..observed
+    };
+    assert!(!decided(&default_wishes(), &xen).waiting.is_empty());
+}
+
+#[test]
+fn c11_a_cached_identity_counts_when_the_service_had_its_moment() {
+    let observed = |seconds| Observed {
+        cache: Some(cached()),
+        ..on_ec2(seconds)
+    };
+    assert!(!decided(&default_wishes(), &observed(4)).waiting.is_empty());
+    let decision = decided(&default_wishes(), &observed(5));
+    assert!(decision.waiting.is_empty(), "{decision:?}");
+    assert_eq!(decision.identity, cached());
+}
+
+#[test]
+fn c11_the_service_knows_better_than_the_cache() {
+    let observed = Observed {
+        cache: Some(cached()),
+        document: Some(document()),
+        tag: Tag::NoGroup,
+        ..on_ec2(60)
+    };
+    let identity = decided(&default_wishes(), &observed).identity;
+    assert_eq!(identity.instance_type.as_deref(), Some("g5.xlarge"));
+    assert_eq!(identity.auto_scaling_group, None, "it has left the group");
+}
+
+#[test]
+fn c12_without_tags_the_group_is_left_out_after_a_bounded_wait() {
+    for (tag, why) in [
+        (Tag::TagsOff, Why::TagsOff),
+        (Tag::NoGroup, Why::NoGroup),
+        (Tag::Unanswered, Why::TagsSilent),
+    ] {
+        let observed = |seconds| Observed {
+            document: Some(document()),
+            document_at: SECOND * 100,
+            tag: tag.clone(),
+            ..on_ec2(seconds)
+        };
+        let group = Field::Dimension(Dimension::AutoScalingGroupName);
+        let early = decided(&default_wishes(), &observed(129));
+        assert_eq!(early.waiting, [(group, Source::Tags)]);
+        let late = decided(&default_wishes(), &observed(130));
+        assert_eq!((late.waiting, late.given_up), (vec![], vec![(group, why)]));
+    }
+}
+
+#[test]
+fn c12_a_cache_without_a_group_does_not_wait_for_ever() {
+    let cache = Identity {
+        auto_scaling_group: None,
+        ..cached()
+    };
+    let observed = |seconds| Observed {
+        cache: Some(cache.clone()),
+        ..on_ec2(seconds)
+    };
+    assert!(!decided(&default_wishes(), &observed(29)).waiting.is_empty());
+    assert!(decided(&default_wishes(), &observed(30)).waiting.is_empty());
+}
+
+#[test]
+fn c12_tags_that_were_switched_off_leave_the_cached_group() {
+    let observed = Observed {
+        cache: Some(cached()),
+        document: Some(document()),
+        tag: Tag::TagsOff,
+        ..on_ec2(1)
+    };
+    let decision = decided(&default_wishes(), &observed);
+    assert_eq!(decision.identity.auto_scaling_group.as_deref(), Some("gpu"));
+    assert!(decision.waiting.is_empty());
+}
+
+#[test]
+fn a_laptop_waits_a_moment_and_an_unknown_machine_a_minute() {
+    for (machine, limit) in [(Machine::Elsewhere, 5), (Machine::Unknown, 60)] {
+        let observed = |seconds| Observed {
+            machine: machine.clone(),
+            ..on_ec2(seconds)
+        };
+        assert!(
+            !decided(&default_wishes(), &observed(limit - 1))
+                .waiting
+                .is_empty()
+        );
+        let decision = decided(&default_wishes(), &observed(limit));
+        assert!(decision.waiting.is_empty());
+        assert_eq!(decision.given_up.len(), 5);
+        assert_eq!(decision.identity, Identity::default());
+    }
+}
+
+#[test]
+fn the_environment_may_forbid_the_service_or_promise_it() {
+    let mut wishes = default_wishes();
+    wishes.service = Service::Off;
+    let elsewhere = Observed {
+        machine: Machine::Elsewhere,
+        ..on_ec2(1_000)
+    };
+    let now = Observed {
+        elapsed: Duration::ZERO,
+        ..elsewhere.clone()
+    };
+    assert!(decided(&wishes, &now).waiting.is_empty());
+    wishes.service = Service::Expected;
+    assert!(!decided(&wishes, &elsewhere).waiting.is_empty());
+}
+
+#[test]
+fn a_document_without_a_value_ends_the_wait_for_it() {
+    let observed = Observed {
+        document: Some(Document {
+            image_id: None,
+            ..document()
+        }),
+        tag: Tag::Known("gpu".into()),
+        ..on_ec2(1)
+    };
+    let decision = decided(&default_wishes(), &observed);
+    let image = Field::Dimension(Dimension::ImageId);
+    assert_eq!(decision.given_up, [(image, Why::NotInDocument)]);
+    assert!(decision.waiting.is_empty());
+}
+
+#[test]
+fn the_kubelets_files_are_waited_for_at_the_first_boot() {
+    let mut wishes = wishes(&[Dimension::ClusterName, Dimension::NodegroupName]);
+    wishes.region = false;
+    let observed = |seconds, cluster, nodegroup| Observed {
+        cluster,
+        nodegroup,
+        ..on_ec2(seconds)
+    };
+    let boot = decided(&wishes, &observed(119, Fact::NoFile, Fact::NoFile));
+    assert_eq!(
+        boot.waiting_for(None).unwrap(),
+        "ClusterName, NodegroupName from the kubelet's files, which the bootstrap of the node writes"
+    );
+    let never = decided(&wishes, &observed(120, Fact::NoFile, Fact::NoFile));
+    assert!(never.waiting.is_empty());
+    let self_managed = decided(&wishes, &observed(1, Fact::Known("prod".into()), Fact::NotInFile));
+    assert!(self_managed.waiting.is_empty());
+    assert_eq!(self_managed.identity.cluster.as_deref(), Some("prod"));
+    assert_eq!(self_managed.given_up.len(), 1);
+}
+
+#[test]
+fn retries_double_up_to_a_cap_and_are_spread() {
+    let waits = Waits::default();
+    let delay = |in_vain, random| retry_delay(in_vain, random, &waits).as_millis();
+    assert_eq!(
+        [delay(0, 0.0), delay(1, 0.0), delay(2, 0.0), delay(3, 0.0)],
+        [250, 250, 500, 1000]
+    );
+    assert_eq!(delay(1, 1.0), 125);
+    assert_eq!([delay(8, 0.0), delay(40, 0.0), delay(u32::MAX, 0.0)], [10_000; 3]);
+}
