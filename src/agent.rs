@@ -23,6 +23,8 @@ use crate::gpu::{DriverState, GpuStatus};
 use crate::host::LocalHost;
 use crate::host::task::HostThread;
 use crate::identity::IdentityStatus;
+use crate::identity::imds::Imds;
+use crate::identity::task::{IdentitySettings, IdentityTask};
 use crate::log;
 use crate::metrics::task::{Sampler, SamplerStatus};
 use crate::publish::Publisher;
@@ -151,7 +153,8 @@ impl Agent {
                 source,
             }
         })?;
-        let (_, identity) = watch::channel(settings::configured_identity(config));
+        let (identity_status, identity) = watch::channel(IdentityStatus::default());
+        let identifier = IdentityTask::new(IdentitySettings::new(config), Imds::new(), identity_status);
         let store: Arc<dyn Store> = Arc::new(Queue::new(queue::CAPACITY));
         let (gpu_status, gpu_watch) = watch::channel(GpuStatus::default());
         let (sampler_status, sampler_watch) = watch::channel(SamplerStatus::default());
@@ -187,6 +190,7 @@ impl Agent {
         if config.gpu.enabled {
             agent.spawn_gpu(config, format, gpu_events, gpu_status);
         }
+        agent.spawn("identity", infallible(identifier.run(agent.sampling.clone())));
         agent.spawn("sampler", infallible(sampler.run(agent.sampling.clone())));
         agent.spawn_publisher(config, store, identity, publish_status)?;
         agent.spawn(
@@ -387,7 +391,7 @@ mod tests {
         let (_, gpu) = watch::channel(GpuStatus::default());
         let (_, sampler) = watch::channel(SamplerStatus::default());
         let (_, published) = watch::channel(PublishStatus::default());
-        let (_, identity) = watch::channel(settings::configured_identity(&config));
+        let (_, identity) = watch::channel(IdentityStatus::default());
         Agent {
             tasks: JoinSet::new(),
             running: Vec::new(),

@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::config::{Config, Target};
 use crate::gpu::task::GpuSettings;
 use crate::host::HostSettings;
-use crate::identity::{Identity, IdentityStatus};
 use crate::log;
 use crate::metrics::task::SamplerSettings;
 use crate::publish::cloudwatch::CloudWatchSettings;
@@ -36,15 +35,6 @@ pub(super) fn sampler_settings(config: &Config) -> SamplerSettings {
         publish_interval: config.publish.interval,
         max_series: config.publish.max_series,
         groups: config.publish.groups.clone(),
-    }
-}
-
-/// The whole identity of the node, so far.
-pub(super) fn configured_identity(config: &Config) -> IdentityStatus {
-    IdentityStatus {
-        identity: Identity::configured(&config.node),
-        settled: true,
-        waiting_for: None,
     }
 }
 

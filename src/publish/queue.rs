@@ -148,7 +148,10 @@ impl Store for Queue {
 impl State {
     /// Samples in memory, those included that have arrived already.
     fn samples(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.waiting.window.samples()).sum()
+        self.entries
+            .iter()
+            .map(|entry| entry.waiting.window.samples())
+            .sum()
     }
 
     fn take_oldest_unheld(&mut self) -> Option<Entry> {
@@ -268,10 +271,7 @@ mod tests {
         queue.accept(held.id, 1);
         queue.finish(held.id, DropReason::Refused);
         let tally = balanced(&queue, 4);
-        assert_eq!(
-            (tally.oldest, tally.accepted, tally.samples),
-            (Some(4), 1, 1)
-        );
+        assert_eq!((tally.oldest, tally.accepted, tally.samples), (Some(4), 1, 1));
     }
 
     #[test]

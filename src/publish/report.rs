@@ -52,8 +52,6 @@ pub struct PublishStatus {
     pub last_refusal: Option<String>,
     /// The server's clock less ours in seconds, by the last answer: above zero, this node is behind. To a second.
     pub clock_skew_seconds: Option<f64>,
-    /// What publishing waits for before it begins.
-    pub waiting_for: Option<String>,
     /// Dimensions of the node that no datum carries, because CloudWatch would refuse their values.
     pub left_out: Vec<String>,
 }
@@ -99,14 +97,6 @@ impl Report {
     #[must_use]
     pub fn status(&self) -> &PublishStatus {
         &self.status
-    }
-
-    /// Publishing has not begun, and why; `None` when it begins.
-    pub fn waits_for(&mut self, what: Option<String>) {
-        if self.status.waiting_for != what {
-            self.status.waiting_for = what;
-            self.show();
-        }
     }
 
     /// Dimensions that are left out of every datum.

@@ -21,6 +21,8 @@ pub struct Pacing {
     pub live_first: bool,
     /// Each node has a place of its own in the first sixth of the interval.
     pub is_spread: bool,
+    /// Nothing is sent before the instance is known, not even on shutdown.
+    pub needs_identity: bool,
     /// How long the last windows may take on shutdown; `None` leaves the bound to the caller.
     pub stop_limit: Option<Duration>,
 }
@@ -30,6 +32,7 @@ impl Pacing {
     pub const STDOUT: Self = Self {
         live_first: false,
         is_spread: false,
+        needs_identity: false,
         stop_limit: None,
     };
 
@@ -37,6 +40,7 @@ impl Pacing {
     pub const CLOUDWATCH: Self = Self {
         live_first: true,
         is_spread: true,
+        needs_identity: true,
         stop_limit: Some(Duration::from_secs(6)),
     };
 }

@@ -90,9 +90,8 @@ impl<P: Publisher> PublishTask<P> {
     /// Waits until the node knows who it is, then publishes until `drained` is cancelled, then what is left.
     pub async fn run(mut self, drained: CancellationToken) -> Result<(), PublishError<P::Error>> {
         let known = self.know_the_node(&drained).await;
-        // Without an instance id the series of all nodes would be one, and a store that outlives the agent
-        // publishes the windows with it later.
-        if drained.is_cancelled() && !known.settled && known.identity.instance_id.is_none() {
+        // Without an instance id the series of all nodes would be one.
+        if !known.settled && known.identity.instance_id.is_none() && self.settings.pacing.needs_identity {
             let waiting = known.waiting_for.unwrap_or_else(|| "its identity".into());
             return gave_up(&*self.store, format!("the node was still waiting for {waiting}"));
         }
@@ -103,12 +102,8 @@ impl<P: Publisher> PublishTask<P> {
         loop {
             let known = self.identity.borrow_and_update().clone();
             if known.settled {
-                self.report.waits_for(None);
                 return known;
             }
-            let waiting = known.waiting_for.clone();
-            self.report
-                .waits_for(Some(waiting.unwrap_or_else(|| "the node's identity".into())));
             // Both branches are cancel-safe.
             tokio::select! {
                 () = drained.cancelled() => return known,

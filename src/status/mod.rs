@@ -36,8 +36,11 @@ pub struct Snapshot {
     pub version: u32,
     /// The agent.
     pub agent: AgentInfo,
-    /// Who the node is.
+    /// Who the node is, as far as that is known.
     pub node: Identity,
+    /// What is still to be found out about the node before anything is published, and why it does not come.
+    #[serde(default)]
+    pub node_waiting_for: Option<String>,
     /// The GPUs and their driver.
     pub gpu: GpuStatus,
     /// Windows, series and the host.
@@ -143,6 +146,7 @@ impl Snapshots {
     /// over, and the store counts its own half at this instant.
     #[must_use]
     pub fn take(&self) -> Snapshot {
+        let node = self.node.borrow().clone();
         let tally = self.store.tally();
         let mut sampler = self.sampler.borrow().clone();
         for (reason, samples) in &tally.dropped {
@@ -154,7 +158,8 @@ impl Snapshots {
                 taken_at: clock::wall_now().as_secs_f64(),
                 ..self.agent.clone()
             },
-            node: self.node.borrow().identity.clone(),
+            node: node.identity,
+            node_waiting_for: node.waiting_for,
             gpu: self.gpu.borrow().clone(),
             sampler,
             publish: PublishInfo {

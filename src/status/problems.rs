@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
 use crate::gpu::{DriverState, KernelLog};
+use crate::identity;
 use crate::metrics::window::{DropReason, MAX_REFUSED_NAMES};
 
 /// A window is open for one interval and is then published at once; after another something is in the way.
@@ -11,6 +12,9 @@ const MAX_PENDING_INTERVALS: f64 = 2.0;
 
 /// A clock that is further off puts samples into the wrong minute more often than not.
 const CLOCK_SKEW_SECONDS: f64 = 30.0;
+
+/// A node that waits longer than this to know who it is has a problem; every start waits for a moment.
+const PATIENCE_SECONDS: f64 = 10.0;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,7 @@ pub fn find(snapshot: &Snapshot) -> Vec<Problem> {
     let mut problems = Vec::new();
     driver(snapshot, &mut problems);
     gpus(snapshot, &mut problems);
+    node(snapshot, &mut problems);
     publishing(snapshot, &mut problems);
     data(snapshot, &mut problems);
     host(snapshot, &mut problems);
@@ -173,12 +178,6 @@ fn publishing(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
         );
         problems.push(problem(what, &error.mend));
     }
-    if let Some(waiting) = &status.waiting_for {
-        problems.push(problem(
-            format!("nothing is published yet: waiting for {waiting}"),
-            "let the instance metadata service be reached, or set node.instance_id and node.region",
-        ));
-    }
     for dimension in &status.left_out {
         problems.push(problem(
             format!("a dimension is left out of every datum: {dimension}"),
@@ -212,11 +211,20 @@ fn host(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
             "mend the mount, or add it to host.exclude_mounts",
         ));
     }
-    if snapshot.node.instance_id.is_none() {
-        problems.push(problem(
+}
+
+fn node(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    let up = snapshot.agent.taken_at - snapshot.agent.started_at;
+    match &snapshot.node_waiting_for {
+        Some(waiting_for) if up >= PATIENCE_SECONDS => problems.push(problem(
+            format!("nothing is published until the node knows who it is; waiting for {waiting_for}"),
+            identity::MEND,
+        )),
+        None if snapshot.node.instance_id.is_none() => problems.push(problem(
             "the instance is not known: series carry no InstanceId",
-            "set node.instance_id",
-        ));
+            identity::MEND,
+        )),
+        Some(_) | None => {}
     }
 }
 
@@ -326,5 +334,30 @@ mod tests {
             whats(&snapshot),
             ["more than 500 series: at least 32 refused since the start, the first x"]
         );
+    }
+
+    fn node_problem(up: f64, waiting_for: Option<&str>, instance_id: Option<&str>) -> Option<String> {
+        let mut snapshot = well();
+        snapshot.node_waiting_for = waiting_for.map(Into::into);
+        snapshot.node.instance_id = instance_id.map(Into::into);
+        snapshot.agent.started_at = 1000.0;
+        snapshot.agent.taken_at = 1000.0 + up;
+        let mut found = find(&snapshot).into_iter();
+        let first = found.next().map(|problem| problem.what);
+        assert_eq!(found.next(), None);
+        first
+    }
+
+    #[test]
+    fn c11_a_node_that_waits_to_know_itself_is_a_problem_only_after_a_moment() {
+        assert_eq!(node_problem(9.0, Some("ImageId"), None), None);
+        let what = node_problem(10.0, Some("ImageId from afar"), Some("i-1")).unwrap();
+        assert!(what.ends_with("waiting for ImageId from afar"), "{what}");
+    }
+
+    #[test]
+    fn c12_a_settled_node_without_a_group_is_no_problem_and_one_without_an_id_is() {
+        assert_eq!(node_problem(1.0, None, Some("i-1")), None);
+        assert!(node_problem(1.0, None, None).unwrap().contains("InstanceId"));
     }
 }

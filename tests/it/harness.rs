@@ -115,6 +115,7 @@ impl Node {
             .arg("--config")
             .arg(self.write_config())
             .env_remove("NOTIFY_SOCKET")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("FAKE_NVML_SCENARIO", self.path("scenario.toml"))
             .env("FAKE_NVML_CALLLOG", self.path("nvml.log"))
             .envs(self.env.iter().map(|(key, value)| (key, value)))

@@ -91,6 +91,7 @@ fn host_sample() -> HostSample {
 /// A g5.12xlarge with two GPUs on which nothing is wrong.
 fn healthy() -> Snapshot {
     Snapshot {
+        node_waiting_for: None,
         version: 1,
         agent: AgentInfo {
             version: "0.1.0".into(),
@@ -286,7 +287,7 @@ Problems
   ! XIDs cannot be seen: Permission denied (os error 13)
     mend: give the agent CAP_SYSLOG, or point gpu.kmsg at a log it may read
   ! the instance is not known: series carry no InstanceId
-    mend: set node.instance_id
+    mend: enable the instance metadata service with tokens (IMDSv2; hop limit 2 if the agent runs in a container), or set what is missing in [node]
 ";
     assert_text(&table(snapshot), expected);
 }

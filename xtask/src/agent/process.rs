@@ -158,6 +158,8 @@ fn undisturbed(command: &mut Command) {
         }
     }
     command
+        // It is told who it is; it must not ask the machine that this runs on.
+        .env("AWS_EC2_METADATA_DISABLED", "true")
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_USEC")
         .env_remove("WATCHDOG_PID");
