@@ -4,7 +4,6 @@
 //! are read off the runtime's thread. It must not change an identity that is settled.
 
 use std::convert::Infallible;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -209,7 +208,7 @@ impl IdentityTask {
         if self.settled.is_some() && self.observed.fault.is_none() {
             return waits.late;
         }
-        plan::retry_delay(self.in_vain, random(), waits)
+        plan::retry_delay(self.in_vain, fastrand::f64(), waits)
     }
 
     fn decide(&mut self) -> Decision {
@@ -319,12 +318,6 @@ impl IdentityTask {
 /// Does what blocks on a thread of its own. `None` only while the runtime shuts down.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
-}
-
-/// In 0..=1, another one at every call. The standard library's hash seeds are random enough to spread retries.
-fn random() -> f64 {
-    let bits = RandomState::new().build_hasher().finish();
-    bits as f64 / u64::MAX as f64
 }
 
 #[cfg(test)]

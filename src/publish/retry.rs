@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use fastrand::Rng;
+
 /// No pause is shorter: a request that fails at once is not sent in a tight loop.
 const SHORTEST: Duration = Duration::from_millis(100);
 
@@ -64,40 +66,17 @@ impl Pace {
     }
 }
 
-/// A stream of random numbers (`SplitMix64`, Steele, Lea and Flood 2014), the same for the same seed.
-#[derive(Clone, Debug)]
-pub struct Jitter(u64);
-
-impl Jitter {
-    /// Seeded with what is known to differ between nodes.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A number from 0 to below 1.
-    fn fraction(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        // The 53 bits that an f64 holds.
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
-
 /// Capped exponential back-off with full jitter: a random pause between nothing and a ceiling that doubles.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     failures: u32,
-    jitter: Jitter,
+    jitter: Rng,
 }
 
 impl Backoff {
     /// No failure so far.
     #[must_use]
-    pub fn new(jitter: Jitter) -> Self {
+    pub fn new(jitter: Rng) -> Self {
         Self { failures: 0, jitter }
     }
 
@@ -106,7 +85,7 @@ impl Backoff {
         let (first, longest) = pace.ceilings();
         let ceiling = first.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
-        ceiling.mul_f64(self.jitter.fraction()).max(SHORTEST)
+        ceiling.mul_f64(self.jitter.f64()).max(SHORTEST)
     }
 
     /// Something was accepted: the next failure is the first again.
@@ -119,13 +98,13 @@ impl Backoff {
 #[derive(Clone, Debug)]
 pub struct Spacing {
     at_least: Duration,
-    jitter: Jitter,
+    jitter: Rng,
 }
 
 impl Spacing {
     /// One request a second.
     #[must_use]
-    pub fn new(jitter: Jitter) -> Self {
+    pub fn new(jitter: Rng) -> Self {
         Self {
             at_least: BACKLOG_SPACING,
             jitter,
@@ -134,7 +113,7 @@ impl Spacing {
 
     /// The pause before the next request: the spacing and up to half of it more.
     pub fn pause(&mut self) -> Duration {
-        self.at_least.mul_f64(1.0 + self.jitter.fraction() / 2.0)
+        self.at_least.mul_f64(1.0 + self.jitter.f64() / 2.0)
     }
 
     /// CloudWatch throttles: half the rate.
@@ -160,7 +139,7 @@ pub fn seed(node: &str) -> u64 {
 /// place every time.
 #[must_use]
 pub fn offset(seed: u64, interval: Duration) -> Duration {
-    (interval / 6).mul_f64(Jitter::new(seed).fraction())
+    (interval / 6).mul_f64(Rng::with_seed(seed).f64())
 }
 
 /// What is left of the offset of a window that ended at `end`, at `wall`, both since the Unix epoch. Never longer
@@ -177,7 +156,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_mins(1);
 
     fn pauses(seed: u64, pace: Pace, count: usize) -> Vec<Duration> {
-        let mut backoff = Backoff::new(Jitter::new(seed));
+        let mut backoff = Backoff::new(Rng::with_seed(seed));
         (0..count).map(|_| backoff.pause(pace)).collect()
     }
 
@@ -228,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_success_starts_the_backoff_again() {
-        let mut backoff = Backoff::new(Jitter::new(1));
+        let mut backoff = Backoff::new(Rng::with_seed(1));
         for _ in 0..50 {
             backoff.pause(Pace::Fast);
         }
@@ -238,7 +217,7 @@ mod tests {
 
     #[test]
     fn c05_the_backlog_takes_a_second_a_request_and_half_the_rate_when_throttled() {
-        let mut spacing = Spacing::new(Jitter::new(7));
+        let mut spacing = Spacing::new(Rng::with_seed(7));
         let second = Duration::from_secs(1);
         assert!((second..second * 3 / 2).contains(&spacing.pause()));
         spacing.throttled();

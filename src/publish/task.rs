@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fastrand::Rng;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use super::fate::{Class, Failure, Fate};
 use super::plan::{BatchSettings, Planner};
 use super::progress::{Progress, Step};
 use super::report::{PublishStatus, Report};
-use super::retry::{self, Backoff, Jitter, Pacing, Spacing};
+use super::retry::{self, Backoff, Pacing, Spacing};
 use super::store::{Store, Waiting, WindowId};
 use super::{Answer, Batch, Publisher, Traffic};
 use crate::identity::{Identity, IdentityStatus};
@@ -169,8 +170,8 @@ impl<P: Publisher> Sending<P> {
             pacing: settings.pacing,
             interval: settings.interval,
             offset,
-            backoff: Backoff::new(Jitter::new(seed)),
-            spacing: Spacing::new(Jitter::new(!seed)),
+            backoff: Backoff::new(Rng::with_seed(seed)),
+            spacing: Spacing::new(Rng::with_seed(!seed)),
             live: None,
             live_due: now,
             backlog_due: now,

@@ -19,7 +19,10 @@ const VAGUE_MODULES: [&str; 7] = [
 const ONE_HOME: [(&str, &[&str]); 3] = [
     (concat!("nvml", "_wrapper"), &["src/gpu/nvml", "testkit/"]),
     (concat!("sys", "info"), &["src/host/"]),
-    (concat!("aws_sdk_", "cloudwatch"), &["src/publish/cloudwatch", "testkit/"]),
+    (
+        concat!("aws_sdk_", "cloudwatch"),
+        &["src/publish/cloudwatch", "testkit/"],
+    ),
 ];
 /// First components of the absolute paths at which people and CI systems keep a checkout.
 const CHECKOUT_ROOTS: [&str; 7] = ["Users", "builds", "github", "home", "root", "work", "workspace"];
