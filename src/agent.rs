@@ -153,8 +153,9 @@ impl Agent {
                 source,
             }
         })?;
+        let imds = Imds::new();
         let (identity_status, identity) = watch::channel(IdentityStatus::default());
-        let identifier = IdentityTask::new(IdentitySettings::new(config), Imds::new(), identity_status);
+        let identifier = IdentityTask::new(IdentitySettings::new(config), imds.clone(), identity_status);
         let store: Arc<dyn Store> = Arc::new(Queue::new(queue::CAPACITY));
         let (gpu_status, gpu_watch) = watch::channel(GpuStatus::default());
         let (sampler_status, sampler_watch) = watch::channel(SamplerStatus::default());
@@ -192,7 +193,7 @@ impl Agent {
         }
         agent.spawn("identity", infallible(identifier.run(agent.sampling.clone())));
         agent.spawn("sampler", infallible(sampler.run(agent.sampling.clone())));
-        agent.spawn_publisher(config, store, identity, publish_status)?;
+        agent.spawn_publisher(config, store, identity, imds, publish_status)?;
         agent.spawn(
             "status",
             infallible(socket.run(agent.snapshots.clone(), agent.serving.clone())),
@@ -223,6 +224,7 @@ impl Agent {
         config: &Config,
         store: Arc<dyn Store>,
         identity: watch::Receiver<IdentityStatus>,
+        imds: Imds,
         status: watch::Sender<PublishStatus>,
     ) -> Result<(), AgentError> {
         let settings = settings::publish_settings(config);
@@ -235,8 +237,8 @@ impl Agent {
                 self.spawn_task(PublishTask::new(publisher, store, identity, settings, status));
             }
             Target::Cloudwatch => {
-                let publisher =
-                    CloudWatchPublisher::new(settings::cloudwatch_settings(config), identity.clone());
+                let endpoint = settings::cloudwatch_settings(config);
+                let publisher = CloudWatchPublisher::new(endpoint, identity.clone(), imds);
                 self.spawn_task(PublishTask::new(publisher, store, identity, settings, status));
             }
         }

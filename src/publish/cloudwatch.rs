@@ -11,9 +11,12 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_cloudwatch::config::http::HttpResponse;
@@ -33,9 +36,10 @@ use aws_smithy_http_client::{Builder, ConnectorBuilder, tls};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::fate::{self, Outcome, Reply};
+use super::fate::{self, Class, Outcome, Reply};
 use super::{Answer, Batch, Datum, Publisher, Traffic};
 use crate::identity::IdentityStatus;
+use crate::identity::imds::Imds;
 use crate::log;
 use crate::metrics::clock;
 
@@ -62,6 +66,7 @@ pub struct CloudWatchSettings {
 pub struct CloudWatchPublisher {
     settings: CloudWatchSettings,
     identity: watch::Receiver<IdentityStatus>,
+    imds: Imds,
     http_client: SharedHttpClient,
     /// Kept from call to call, with its connections, its credentials and what it knows of the server's clock.
     client: Option<Client>,
@@ -71,10 +76,11 @@ pub struct CloudWatchPublisher {
 impl CloudWatchPublisher {
     /// Connects to nothing yet.
     #[must_use]
-    pub fn new(settings: CloudWatchSettings, identity: watch::Receiver<IdentityStatus>) -> Self {
+    pub fn new(settings: CloudWatchSettings, identity: watch::Receiver<IdentityStatus>, imds: Imds) -> Self {
         Self {
             settings,
             identity,
+            imds,
             http_client: http_client(),
             client: None,
             seen: Seen::default(),
@@ -85,27 +91,40 @@ impl CloudWatchPublisher {
     async fn client(&mut self) -> Option<Client> {
         if self.client.is_none() {
             let looked_for = timeout(REGION_TIMEOUT, self.sdk_config()).await;
-            let sdk_config = looked_for.ok()?;
-            sdk_config.region()?;
-            self.client = Some(self.connect(&sdk_config));
+            self.client = Some(self.connect(&looked_for.ok()??));
         }
         self.client.clone()
     }
 
     /// The region from `node.region`, `AWS_REGION`, the profile, the node's identity, the metadata service, in this
     /// order; everything else as in every AWS tool.
-    async fn sdk_config(&self) -> SdkConfig {
+    async fn sdk_config(&self) -> Option<SdkConfig> {
         let configured = self.settings.region.clone().map(Region::new);
         let chosen = RegionProviderChain::first_try(configured)
             .or_else(EnvironmentVariableRegionProvider::new())
             .or_else(ProfileFileRegionProvider::default());
         let found = self.identity.borrow().identity.region.clone();
-        let region = chosen.region().await.or(found.map(Region::new));
-        let loader = aws_config::defaults(behavior()).http_client(self.http_client.clone());
-        match region {
-            Some(region) => loader.region(region).load().await,
-            None => loader.load().await,
-        }
+        let region = match chosen.region().await.or(found.map(Region::new)) {
+            Some(region) => region,
+            None => self.imds_region().await?,
+        };
+        let credentials = DefaultCredentialsChain::builder()
+            .configure(ProviderConfig::without_region().with_http_client(self.http_client.clone()))
+            .region(region.clone())
+            .imds_client(self.imds.client())
+            .build()
+            .await;
+        let loader = aws_config::defaults(behavior())
+            .http_client(self.http_client.clone())
+            .credentials_provider(credentials)
+            .region(region);
+        Some(loader.load().await)
+    }
+
+    /// For a node that was started without the service, and has it now.
+    async fn imds_region(&self) -> Option<Region> {
+        let provider = ImdsRegionProvider::builder().imds_client(self.imds.client());
+        provider.build().region().await
     }
 
     fn connect(&self, sdk_config: &SdkConfig) -> Client {
@@ -178,10 +197,12 @@ impl Publisher for CloudWatchPublisher {
         let outcome = self.put(batch).await;
         let fate = fate::judge(&outcome);
         if let fate::Fate::Failed(failure) = &fate
-            && failure.class == fate::Class::CredentialsExpired
+            && matches!(failure.class, Class::CredentialsExpired | Class::NoCredentials)
         {
-            // The client would use them until the time that they came with says otherwise.
+            // The client would use them until the time that they came with says otherwise; and the SDK's client of
+            // the metadata service shows a token that was refused again and again until its time is up.
             self.client = None;
+            self.imds = self.imds.renewed();
         }
         let seen = self.seen.lock();
         Ok(Answer {

@@ -118,7 +118,7 @@ fn publisher(address: SocketAddr, credentials: SharedCredentialsProvider) -> Clo
         endpoint_url: Some(format!("http://{address}")),
     };
     let (_, identity) = watch::channel(IdentityStatus::default());
-    let mut publisher = CloudWatchPublisher::new(settings, identity);
+    let mut publisher = CloudWatchPublisher::new(settings, identity, Imds::new());
     publisher.client = Some(publisher.connect(&sdk_config(&publisher, credentials)));
     publisher
 }
@@ -351,7 +351,7 @@ async fn an_endpoint_that_is_no_url_is_named_and_the_request_is_not_printed() {
         region: Some("eu-west-1".into()),
         endpoint_url: Some("http://[::1".into()),
     };
-    let mut publisher = CloudWatchPublisher::new(settings, identity);
+    let mut publisher = CloudWatchPublisher::new(settings, identity, Imds::new());
     publisher.client = Some(publisher.connect(&sdk_config(&publisher, keys())));
     let answer = publisher.publish(&data(1, 1, false)).await.unwrap();
     let Fate::Failed(failure) = &answer.fate else {
