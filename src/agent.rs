@@ -166,7 +166,7 @@ impl Agent {
             identity.clone(),
             gpu_watch.clone(),
             sampler_watch,
-            publish_watch,
+            publish_watch.clone(),
             Arc::clone(&store),
         );
         let sampler = Sampler::new(
@@ -175,6 +175,7 @@ impl Agent {
             gpu_receiver,
             gpu_watch,
             Arc::clone(&store),
+            publish_watch,
             sampler_status,
         );
         let mut agent = Self {

@@ -52,6 +52,7 @@ metrics! {
     GpuXidErrors = "gpu_xid_errors",
     GpuEccUncorrected = "gpu_ecc_uncorrected",
     GpuDriverStuck = "gpu_driver_stuck",
+    ClockSkewSeconds = "clock_skew_seconds",
     PublishBacklogSeconds = "publish_backlog_seconds",
     DatapointsDropped = "datapoints_dropped",
 }

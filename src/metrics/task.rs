@@ -20,6 +20,7 @@ use crate::config::Group;
 use crate::gpu::{DriverState, GpuEvent, GpuSample, GpuStatus, KernelLog};
 use crate::host::HostSample;
 use crate::host::task::HostThread;
+use crate::publish::report::PublishStatus;
 use crate::publish::store::Store;
 
 /// What the sampler needs to know.
@@ -72,6 +73,7 @@ pub struct Sampler {
     gpu_events: mpsc::Receiver<GpuEvent>,
     gpu_status: watch::Receiver<GpuStatus>,
     store: Arc<dyn Store>,
+    published: watch::Receiver<PublishStatus>,
     status: SamplerStatus,
     publish: watch::Sender<SamplerStatus>,
     last: Instants,
@@ -89,6 +91,7 @@ impl Sampler {
         gpu_events: mpsc::Receiver<GpuEvent>,
         gpu_status: watch::Receiver<GpuStatus>,
         store: Arc<dyn Store>,
+        published: watch::Receiver<PublishStatus>,
         publish: watch::Sender<SamplerStatus>,
     ) -> Self {
         Self {
@@ -98,6 +101,7 @@ impl Sampler {
             gpu_events,
             gpu_status,
             store,
+            published,
             status: SamplerStatus::default(),
             publish,
             last: Instants::now(),
@@ -185,17 +189,22 @@ impl Sampler {
             .collect()
     }
 
-    fn agent_points(&mut self, now: Instants) -> [Point; 2] {
+    fn agent_points(&mut self, now: Instants) -> impl Iterator<Item = Point> {
         let dropped = self.windows.ledger().dropped_total() + self.store.tally().dropped_total();
         let since_last_tick = dropped - self.dropped_at_last_tick;
         self.dropped_at_last_tick = dropped;
-        [
+        let skew = self.published.borrow().clock_skew_seconds;
+        let points = [
             (
-                Series::plain(Metric::PublishBacklogSeconds),
-                self.backlog(now).as_secs_f64(),
+                Metric::PublishBacklogSeconds,
+                Some(self.backlog(now).as_secs_f64()),
             ),
-            (Series::plain(Metric::DatapointsDropped), since_last_tick as f64),
-        ]
+            (Metric::DatapointsDropped, Some(since_last_tick as f64)),
+            (Metric::ClockSkewSeconds, skew),
+        ];
+        points
+            .into_iter()
+            .filter_map(|(metric, value)| Some((Series::plain(metric), value?)))
     }
 
     fn backlog(&self, now: Instants) -> Duration {
