@@ -125,6 +125,15 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// What lies at the bottom of an error, and what it interrupted: the layers of an HTTP client above that say nothing.
+#[must_use]
+pub fn bottom(error: &(dyn Error + 'static)) -> String {
+    let causes: Vec<_> = std::iter::successors(Some(error), |error| <dyn Error>::source(*error)).collect();
+    let last_two = &causes[causes.len().saturating_sub(2)..];
+    let texts: Vec<String> = last_two.iter().map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
 /// Reads `LEVEL` and `MODULE=LEVEL`, several with commas between; empty is [`DEFAULT_LEVEL`].
 ///
 /// Stricter than [`Targets`]' own parser, which takes a misspelt level for a module and silences all others.

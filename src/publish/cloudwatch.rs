@@ -164,6 +164,7 @@ impl CloudWatchPublisher {
     fn outcome(&self, error: &SdkError<PutMetricDataError>) -> Outcome {
         // "dispatch failure" and the like say less than what is behind them.
         let why = error.source().map_or_else(|| error.to_string(), log::chain);
+        let cause = error.source().map_or_else(|| error.to_string(), log::bottom);
         if let Some(missing) = credentials_error(error) {
             return Outcome::NoCredentials(missing);
         }
@@ -175,7 +176,7 @@ impl CloudWatchPublisher {
             }),
             SdkError::TimeoutError(_) => Outcome::TimedOut(format!("nothing within {ATTEMPT_TIMEOUT:?}")),
             SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-                Outcome::Unreachable(format!("no connection within {CONNECT_TIMEOUT:?}: {why}"))
+                self.unreachable(&format!("no connection within {CONNECT_TIMEOUT:?}: {cause}"))
             }
             SdkError::ConstructionFailure(_) => Outcome::Unsendable(why),
             SdkError::DispatchFailure(failure) if failure.is_user() => Outcome::Unsendable(why),
@@ -185,8 +186,12 @@ impl CloudWatchPublisher {
             SdkError::ResponseError(_) if self.seen.reply().status != 0 => {
                 Outcome::Answered(self.seen.reply())
             }
-            _ => Outcome::Unreachable(why),
+            _ => self.unreachable(&cause),
         }
+    }
+
+    fn unreachable(&self, why: &str) -> Outcome {
+        Outcome::Unreachable(format!("{}: {why}", self.seen.lock().endpoint))
     }
 }
 
@@ -281,6 +286,12 @@ fn without_request(why: &str) -> String {
     }
 }
 
+fn endpoint(uri: &str) -> String {
+    let after_scheme = uri.find("://").map_or(0, |at| at + 3);
+    let path = uri[after_scheme..].find('/');
+    uri[..path.map_or(uri.len(), |at| after_scheme + at)].to_owned()
+}
+
 /// What the observer saw of the call under way.
 #[derive(Clone, Debug, Default)]
 struct Seen(Arc<Mutex<Sight>>);
@@ -288,6 +299,8 @@ struct Seen(Arc<Mutex<Sight>>);
 #[derive(Debug, Default)]
 struct Sight {
     traffic: Traffic,
+    /// Scheme, host and port of the request.
+    endpoint: String,
     reply: Reply,
 }
 
@@ -353,6 +366,7 @@ impl Intercept for Observer {
     ) -> Result<(), BoxError> {
         let mut seen = self.0.lock();
         seen.traffic.requests += 1;
+        seen.endpoint = endpoint(context.request().uri());
         seen.traffic.wire_bytes += context.request().body().content_length().unwrap_or(0);
         Ok(())
     }

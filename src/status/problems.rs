@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
+use crate::config::Target;
 use crate::gpu::{DriverState, KernelLog};
 use crate::identity;
 use crate::metrics::window::{DropReason, MAX_REFUSED_NAMES};
@@ -107,16 +108,35 @@ fn data(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
             "name the groups to publish, such as publish.groups = [\"host\", \"gpu\"]",
         ));
     }
+    behind(snapshot, problems);
+    dropped(snapshot, problems);
+}
+
+/// Data that waits although nothing that is known is in its way.
+fn behind(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    let publish = &snapshot.publish;
+    let is_explained = publish.done.failing_since.is_some() || snapshot.node_waiting_for.is_some();
     let age = |start: u64| snapshot.agent.taken_at - start as f64;
-    if let Some(age) = publish.oldest_pending.map(age)
-        && age > MAX_PENDING_INTERVALS * publish.interval_seconds as f64
-    {
-        problems.push(problem(
+    let Some(age) = publish.oldest_pending.map(age).filter(|_| !is_explained) else {
+        return;
+    };
+    if age <= MAX_PENDING_INTERVALS * publish.interval_seconds as f64 {
+        return;
+    }
+    problems.push(if publish.target == Target::Stdout.as_str() {
+        problem(
             format!("publishing is stuck: a window that began {age:.0} s ago still waits"),
             "look at what takes the data: does the reader of standard output still read?",
-        ));
-    }
-    dropped(snapshot, problems);
+        )
+    } else {
+        problem(
+            format!(
+                "publishing is behind: {} windows wait, the oldest began {age:.0} s ago",
+                publish.pending_windows
+            ),
+            "none needed while they get fewer: after an outage the backlog follows one request a second",
+        )
+    });
 }
 
 /// What was given up. The counts never fall: these stay until the agent starts anew, and say so.
@@ -285,6 +305,7 @@ mod tests {
     fn well() -> Snapshot {
         let mut snapshot = Snapshot::default();
         snapshot.node.instance_id = Some("i-0test".into());
+        snapshot.publish.target = "stdout".into();
         snapshot.publish.groups = vec!["host".into()];
         snapshot.publish.interval_seconds = 60;
         snapshot.agent.taken_at = 1000.0;
@@ -306,6 +327,14 @@ mod tests {
             whats(&snapshot),
             ["publishing is stuck: a window that began 160 s ago still waits"]
         );
+        snapshot.publish.target = "cloudwatch".into();
+        snapshot.publish.pending_windows = 3;
+        assert_eq!(
+            whats(&snapshot),
+            ["publishing is behind: 3 windows wait, the oldest began 160 s ago"]
+        );
+        snapshot.publish.done.failing_since = Some(900.0);
+        assert_eq!(whats(&snapshot), [""; 0], "the failure itself is the problem");
     }
 
     #[test]

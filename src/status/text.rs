@@ -255,7 +255,7 @@ fn data(snapshot: &Snapshot, text: &mut String) {
 
 fn traffic(done: &PublishStatus) -> String {
     let mut line = format!(
-        "{} requests, {} as {} on the wire",
+        "{} requests, {} sent as {}",
         done.requests,
         bytes(done.bytes),
         bytes(done.wire_bytes)
@@ -274,8 +274,14 @@ fn traffic(done: &PublishStatus) -> String {
     if let Some(at) = done.next_attempt {
         let _ = write!(line, "; next attempt {}", instant(at));
     }
-    if let Some(skew) = done.clock_skew_seconds {
-        let _ = write!(line, "; server clock {skew:+.0} s");
+    match done.clock_skew_seconds {
+        // The header tells whole seconds.
+        Some(skew) if skew.abs() < 2.0 => line.push_str("; clock right"),
+        Some(skew) => {
+            let side = if skew > 0.0 { "behind" } else { "ahead" };
+            let _ = write!(line, "; clock {:.0} s {side}", skew.abs());
+        }
+        None => {}
     }
     line
 }
