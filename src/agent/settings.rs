@@ -17,9 +17,9 @@ use crate::publish::task::PublishSettings;
 /// operator does not.
 const STDOUT_STOP_LIMIT: Duration = Duration::from_millis(1500);
 
-/// The same for CloudWatch: the publisher's own bound ([`Pacing::CLOUDWATCH`]), a second for the request that is
-/// under way, and one to spare.
-const CLOUDWATCH_STOP_LIMIT: Duration = Duration::from_secs(8);
+/// The same for CloudWatch: the publisher's own bound ([`Pacing::CLOUDWATCH`]), the grace of the request that is under
+/// way, and a second to spare.
+const CLOUDWATCH_STOP_LIMIT: Duration = Duration::from_secs(9);
 
 pub(super) fn host_settings(config: &Config) -> HostSettings {
     HostSettings {

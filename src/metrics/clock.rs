@@ -14,6 +14,8 @@
 
 use std::time::Duration;
 
+use rustix::time::ClockId;
+
 /// How far the wall clock may move against the monotonic clock between two looks before it counts as stepped.
 /// NTP slews by at most 0.5 ms per second, so that a slewing clock stays far below.
 pub const STEP_THRESHOLD: Duration = Duration::from_millis(500);
@@ -96,7 +98,17 @@ pub fn wall_now() -> Duration {
 /// `CLOCK_MONOTONIC`, the same in every process of the machine.
 #[must_use]
 pub fn monotonic_now() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    read(ClockId::Monotonic)
+}
+
+/// `CLOCK_BOOTTIME`: never stepped, goes on while the machine is suspended.
+#[must_use]
+pub fn boot_now() -> Duration {
+    read(ClockId::Boottime)
+}
+
+fn read(clock: ClockId) -> Duration {
+    let now = rustix::time::clock_gettime(clock);
     Duration::new(
         now.tv_sec.try_into().unwrap_or(0),
         now.tv_nsec.try_into().unwrap_or(0),

@@ -2,11 +2,13 @@
 //!
 //! CloudWatch refuses a whole request for one bad datum. Where its message names the members, those are given up and
 //! the rest is sent once more: two requests. Where it names none, halves are sent until the one that is at fault is
-//! alone: with one bad datum among n that takes 1 + log2 n requests, rounded up, and one more for the rest.
+//! alone: with one bad datum among n that takes 1 + log2 n requests, rounded up, and one more for the rest. The rest is
+//! not sent along with each half: where a limit of the whole request was missed, only smaller ones get through.
 //!
 //! Invariants: every datum of the plan arrives, is given up, or is still to be sent; the first two at most once. A
-//! datum is given up only if a request without it was accepted or if it was refused alone, except that after
-//! [`MAX_REFUSALS`] refusals the request at hand is given up as a whole: nothing is retried for ever.
+//! datum is given up only if CloudWatch named it, if it was refused alone, or if it was refused twice in the company of
+//! datums that were accepted without it; except that from [`MAX_REFUSALS`] refusals on a request that is refused is given
+//! up as a whole: nothing is retried for ever.
 
 use std::collections::VecDeque;
 
@@ -77,7 +79,13 @@ impl Delivery {
             },
             Some(Piece::Search { mut suspects, others }) => {
                 let guilty = suspects.split_off(half(&suspects));
-                let given_up = self.search(guilty, others);
+                let given_up = if others.is_empty() && guilty.len() == 1 {
+                    // Nothing but the first request was refused, and that may have been about the request.
+                    self.first(guilty);
+                    Vec::new()
+                } else {
+                    self.search(guilty, others)
+                };
                 Settled {
                     arrived: suspects,
                     given_up,
@@ -93,10 +101,14 @@ impl Delivery {
             return Vec::new();
         };
         self.refusals += 1;
-        if self.refusals >= MAX_REFUSALS {
-            return piece.all();
-        }
         let request = piece.request();
+        if self.refusals >= MAX_REFUSALS {
+            let given_up = request.to_vec();
+            let mut rest = piece.all();
+            rest.retain(|member| !given_up.contains(member));
+            self.first(rest);
+            return given_up;
+        }
         let mut blamed: Vec<usize> = named
             .iter()
             .filter_map(|member| request.get(member.checked_sub(1)?).copied())
@@ -259,6 +271,19 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn c06_one_refusal_for_no_reason_costs_no_datum() {
+        let mut delivery = Delivery::new(&batch(64));
+        delivery.refused(&[]);
+        let mut arrived = 0;
+        while delivery.next().is_some() {
+            let settled = delivery.accepted();
+            assert_eq!(settled.given_up, [0; 0]);
+            arrived += settled.arrived.len();
+        }
+        assert_eq!(arrived, 64);
     }
 
     #[test]

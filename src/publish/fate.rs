@@ -14,6 +14,9 @@ use super::retry::Pace;
 /// begins to correct at four.
 const SIGNATURE_SKEW_SECONDS: f64 = 240.0;
 
+/// A clock that is wrong by less than this makes no time stamp invalid: AWS takes two hours ahead and two weeks back.
+const TIMESTAMP_SKEW_SECONDS: f64 = 3600.0;
+
 /// How much of a foreign message is kept.
 const LONGEST_MESSAGE: usize = 300;
 
@@ -63,8 +66,11 @@ pub enum Fate {
         /// CloudWatch's words.
         what: String,
     },
-    /// It has to be cut.
-    TooLarge,
+    /// Its time stamps are refused. All datums of a window have the same one.
+    WrongTime(Failure),
+    /// It has to be cut. Where the answer is not CloudWatch's own, the failure that it is if one datum alone is
+    /// too large.
+    TooLarge(Option<Failure>),
     /// It waits for another attempt.
     Failed(Failure),
 }
@@ -81,7 +87,7 @@ pub struct Failure {
 }
 
 /// Kinds of failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// The account's quota of requests is used up.
@@ -139,6 +145,15 @@ impl Class {
         matches!(
             self,
             Self::Throttled | Self::ServerError | Self::Unreachable | Self::TimedOut | Self::ClockSkewed
+        )
+    }
+
+    /// Whether one window may fail so while others arrive: it must not hold those up.
+    #[must_use]
+    pub const fn may_be_of_one_window(self) -> bool {
+        matches!(
+            self,
+            Self::ServerError | Self::TimedOut | Self::NotCloudWatch | Self::ClockSkewed | Self::Unknown
         )
     }
 
@@ -204,7 +219,8 @@ fn judge_reply(reply: &Reply) -> Fate {
     }
     match reply.status {
         200..=299 if reply.from_aws => Fate::Accepted,
-        413 => Fate::TooLarge,
+        413 if reply.from_aws => Fate::TooLarge(None),
+        413 => Fate::TooLarge(Some(not_cloudwatch(reply))),
         429 => throttled(reply),
         408 | 500.. => failed(
             Class::ServerError,
@@ -216,12 +232,16 @@ fn judge_reply(reply: &Reply) -> Fate {
             format!("CloudWatch refuses: {}", said(reply)),
             "look the code up in the CloudWatch API reference; please report it",
         ),
-        _ => failed(
-            Class::NotCloudWatch,
-            format!("something else answers in CloudWatch's place: {}", said(reply)),
-            "look at publish.endpoint_url, AWS_ENDPOINT_URL and the proxy",
-        ),
+        _ => Fate::Failed(not_cloudwatch(reply)),
     }
+}
+
+fn not_cloudwatch(reply: &Reply) -> Failure {
+    failure(
+        Class::NotCloudWatch,
+        format!("something else answers in CloudWatch's place: {}", said(reply)),
+        "look at publish.endpoint_url, AWS_ENDPOINT_URL and the proxy",
+    )
 }
 
 /// What a code of AWS means; `None` leaves it to the HTTP status.
@@ -246,15 +266,19 @@ fn judge_code(code: &str, reply: &Reply) -> Option<Fate> {
         | "Validation"
         | "InvalidFormat"
         | "Serialization" => poison(reply),
-        "RequestEntityTooLarge" | "RequestTooLarge" | "PayloadTooLarge" => Fate::TooLarge,
+        "RequestEntityTooLarge" | "RequestTooLarge" | "PayloadTooLarge" => Fate::TooLarge(None),
         "AccessDenied" | "UnauthorizedOperation" | "NotAuthorized" | "OptInRequired" => denied(reply),
         "ExpiredToken" | "TokenRefreshRequired" => failed(
             Class::CredentialsExpired,
             format!("the AWS credentials have expired: {}", said(reply)),
             "none needed if the instance's role renews them; else look at AWS_SESSION_TOKEN and ~/.aws",
         ),
-        "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" => skewed(reply),
-        "InvalidSignature" | "SignatureDoesNotMatch" | "AuthFailure" if is_skewed(reply) => skewed(reply),
+        "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" => Fate::Failed(skewed(reply)),
+        "InvalidSignature" | "SignatureDoesNotMatch" | "AuthFailure"
+            if is_off_by(reply, SIGNATURE_SKEW_SECONDS) =>
+        {
+            Fate::Failed(skewed(reply))
+        }
         "InvalidSignature"
         | "SignatureDoesNotMatch"
         | "AuthFailure"
@@ -279,21 +303,21 @@ fn throttled(reply: &Reply) -> Fate {
     )
 }
 
-fn skewed(reply: &Reply) -> Fate {
-    let by = reply
-        .clock_skew_seconds
-        .map_or_else(String::new, |skew| format!(" by {:.0} s", -skew));
-    failed(
+fn skewed(reply: &Reply) -> Failure {
+    let by = match reply.clock_skew_seconds {
+        Some(skew) if skew >= 0.0 => format!("{skew:.0} s behind"),
+        Some(skew) => format!("{:.0} s ahead", -skew),
+        None => "wrong".into(),
+    };
+    failure(
         Class::ClockSkewed,
-        format!("the clock of this node is wrong{by}: {}", said(reply)),
+        format!("the clock of this node is {by}: {}", said(reply)),
         "set the clock: chronyc tracking",
     )
 }
 
-fn is_skewed(reply: &Reply) -> bool {
-    reply
-        .clock_skew_seconds
-        .is_some_and(|skew| skew.abs() >= SIGNATURE_SKEW_SECONDS)
+fn is_off_by(reply: &Reply, seconds: f64) -> bool {
+    reply.clock_skew_seconds.is_some_and(|skew| skew.abs() >= seconds)
 }
 
 fn denied(reply: &Reply) -> Fate {
@@ -321,6 +345,9 @@ fn poison(reply: &Reply) -> Fate {
             format!("CloudWatch refuses the namespace: {}", said(reply)),
             "set publish.namespace",
         );
+    }
+    if !members.is_empty() && message.contains(".Timestamp ") && is_off_by(reply, TIMESTAMP_SKEW_SECONDS) {
+        return Fate::WrongTime(skewed(reply));
     }
     Fate::Poison {
         members,
@@ -382,11 +409,15 @@ fn shortened(text: &str) -> String {
 }
 
 fn failed(class: Class, what: impl Into<String>, mend: impl Into<String>) -> Fate {
-    Fate::Failed(Failure {
+    Fate::Failed(failure(class, what, mend))
+}
+
+fn failure(class: Class, what: impl Into<String>, mend: impl Into<String>) -> Failure {
+    Failure {
         class,
         what: what.into(),
         mend: mend.into(),
-    })
+    }
 }
 
 #[cfg(test)]

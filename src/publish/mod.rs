@@ -7,18 +7,21 @@
 //! * [`delivery`]: what of one window is still to be sent, and how refused datums are found (pure);
 //! * [`fate`]: what an answer means; [`retry`]: when to try again (both pure);
 //! * [`stdout`]: batches as JSON lines in AWS's own shape; [`cloudwatch`]: `PutMetricData`;
-//! * [`progress`]: how far each window has got;
+//! * [`progress`]: how far each window has got; [`order`]: whose turn it is; [`server_clock`]: what is too old (the last
+//!   two pure);
 //! * [`task`]: the loop; [`report`]: what it says about itself.
 
 pub mod cloudwatch;
 pub mod delivery;
 pub mod fate;
 pub mod limits;
+pub mod order;
 pub mod plan;
 pub mod progress;
 pub mod queue;
 pub mod report;
 pub mod retry;
+pub mod server_clock;
 pub mod size;
 pub mod stdout;
 pub mod store;

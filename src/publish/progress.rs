@@ -53,11 +53,7 @@ impl Progress {
     pub fn next_batch(&mut self, waiting: &Waiting, now: u64) -> Option<Batch> {
         let id = waiting.id;
         if limits::is_too_old(waiting.window.start, now) {
-            tracing::warn!(
-                start = waiting.window.start,
-                "a window is too old for CloudWatch: given up"
-            );
-            self.finish(id, DropReason::TooOld);
+            self.too_old(waiting);
             return None;
         }
         if self.current.as_ref().is_none_or(|(known, _)| *known != id) {
@@ -97,6 +93,15 @@ impl Progress {
         let delivery = self.deliveries.get_mut(&waiting.id);
         let given_up = delivery.map_or_else(Vec::new, |delivery| delivery.refused(named));
         self.give_up(waiting.id, &given_up)
+    }
+
+    /// The window is too old: what has not arrived of it is given up.
+    pub fn too_old(&mut self, waiting: &Waiting) {
+        tracing::warn!(
+            start = waiting.window.start,
+            "a window is too old for CloudWatch: given up"
+        );
+        self.finish(waiting.id, DropReason::TooOld);
     }
 
     /// The batch was too large.

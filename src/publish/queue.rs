@@ -4,7 +4,7 @@
 //! counted as dropped, because the newest minute is the one that somebody is looking at. One that is being published
 //! stays, because it may arrive: no sample is counted both as accepted and as dropped.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -101,8 +101,12 @@ impl Store for Queue {
         self.pushed.notify_one();
     }
 
-    fn newest(&self) -> Option<Waiting> {
-        self.lock().entries.back().map(|entry| entry.waiting.clone())
+    fn newest(&self, except: &BTreeSet<WindowId>) -> Option<Waiting> {
+        let state = self.lock();
+        let mut newest_first = state.entries.iter().rev().map(|entry| &entry.waiting);
+        newest_first
+            .find(|waiting| !except.contains(&waiting.id))
+            .cloned()
     }
 
     fn oldest(&self) -> Option<Waiting> {
@@ -224,7 +228,7 @@ mod tests {
     fn what_is_left_of_a_finished_window_is_never_forgotten() {
         let queue = Queue::new(2);
         queue.push(window(1, 5));
-        let id = queue.newest().unwrap().id;
+        let id = queue.newest(&BTreeSet::new()).unwrap().id;
         queue.accept(id, 1);
         queue.give_up(id, DropReason::Refused, 1);
         queue.finish(id, DropReason::TooOld);
@@ -298,7 +302,11 @@ mod tests {
         let queue = Queue::new(3);
         queue.push(window(10, 1));
         queue.push(window(5, 1));
-        assert_eq!(queue.newest().unwrap().window.start, 5, "the clock was set back");
+        assert_eq!(
+            queue.newest(&BTreeSet::new()).unwrap().window.start,
+            5,
+            "the clock was set back"
+        );
         assert_eq!(queue.oldest().unwrap().window.start, 10);
     }
 
@@ -310,7 +318,7 @@ mod tests {
         let reader = Arc::clone(&queue);
         let waiting = tokio::spawn(async move {
             reader.pushed().await;
-            reader.newest().unwrap().window.start
+            reader.newest(&BTreeSet::new()).unwrap().window.start
         });
         tokio::task::yield_now().await;
         queue.push(window(9, 1));

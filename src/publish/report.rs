@@ -1,7 +1,9 @@
 //! What the publisher says about itself: its part of the status, and a log line per change of state.
 //!
-//! An endpoint that is down for a day is a line when it goes, a line every ten minutes and a line when it is back.
+//! An endpoint that is down for a day is a line when it goes, a line every ten minutes and a line when it is back; one
+//! that fails every other request is a line every ten minutes too.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,9 @@ use crate::metrics::clock;
 
 /// A failure that lasts is logged again after this time.
 const LOG_AGAIN: Duration = Duration::from_mins(10);
+
+/// A clock that is further off puts samples into the wrong minute more often than not.
+pub const CLOCK_SKEW_SECONDS: f64 = 30.0;
 
 /// The publisher as the status shows it. Times are Unix seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -76,8 +81,12 @@ pub struct LastError {
 pub struct Report {
     status: PublishStatus,
     publish: watch::Sender<PublishStatus>,
-    logged: Option<(Class, Instant)>,
+    /// When a failure of a class was logged last. An endpoint that flaps does not fill the log.
+    logged: BTreeMap<Class, Instant>,
+    /// Whether the log has the failure that lasts.
+    failure_logged: bool,
     refusal_logged: Option<Instant>,
+    skew_logged: bool,
 }
 
 impl Report {
@@ -88,8 +97,10 @@ impl Report {
         Self {
             status,
             publish,
-            logged: None,
+            logged: BTreeMap::new(),
+            failure_logged: false,
             refusal_logged: None,
+            skew_logged: false,
         }
     }
 
@@ -115,23 +126,46 @@ impl Report {
         status.requests += answer.traffic.requests;
         status.bytes += answer.traffic.bytes;
         status.wire_bytes += answer.traffic.wire_bytes;
-        status.clock_skew_seconds = answer.clock_skew_seconds.or(status.clock_skew_seconds);
+        if let Some(skew) = answer.clock_skew_seconds {
+            status.clock_skew_seconds = Some(skew);
+            self.log_skew(skew);
+        }
         self.show();
+    }
+
+    fn log_skew(&mut self, skew: f64) {
+        let is_wrong = skew.abs() >= CLOCK_SKEW_SECONDS;
+        if is_wrong && !self.skew_logged {
+            tracing::error!(
+                seconds_behind = skew.round(),
+                mend = "set the clock: chronyc tracking",
+                "the clock of this node is wrong: its data stands at the wrong time"
+            );
+        } else if !is_wrong && self.skew_logged {
+            tracing::info!("the clock of this node is right again");
+        }
+        self.skew_logged = is_wrong;
+    }
+
+    /// CloudWatch itself has answered about the data: whatever failed before works again.
+    pub fn works(&mut self) {
+        let status = &mut self.status;
+        let since = status.failing_since.take();
+        status.next_attempt = None;
+        if let Some(since) = since.filter(|_| std::mem::take(&mut self.failure_logged)) {
+            let seconds = clock::wall_now().as_secs_f64() - since;
+            tracing::info!(after_seconds = seconds.round(), "publishing works again");
+        }
     }
 
     /// A batch arrived, with so many samples that count.
     pub fn accepted(&mut self, batch: &Batch, samples: u64) {
-        let now = clock::wall_now().as_secs_f64();
+        self.works();
         let status = &mut self.status;
         status.batches += 1;
         status.datums += batch.metric_data.len() as u64;
         status.samples += samples;
-        status.last_success = Some(now);
-        if let Some(since) = status.failing_since.take() {
-            tracing::info!(after_seconds = (now - since).round(), "publishing works again");
-        }
-        status.next_attempt = None;
-        self.logged = None;
+        status.last_success = Some(clock::wall_now().as_secs_f64());
         self.show();
     }
 
@@ -162,11 +196,10 @@ impl Report {
             mend: failure.mend.clone(),
             in_a_row,
         });
-        let is_news = self
-            .logged
-            .is_none_or(|(class, at)| class != failure.class || at.elapsed() >= LOG_AGAIN);
-        if is_news {
-            self.logged = Some((failure.class, Instant::now()));
+        let logged = self.logged.get(&failure.class);
+        if logged.is_none_or(|at| at.elapsed() >= LOG_AGAIN) {
+            self.logged.insert(failure.class, Instant::now());
+            self.failure_logged = true;
             tracing::warn!(
                 class = failure.class.as_str(),
                 error = failure.what,

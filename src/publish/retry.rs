@@ -70,6 +70,7 @@ impl Pace {
 #[derive(Clone, Debug)]
 pub struct Backoff {
     failures: u32,
+    pace: Pace,
     jitter: Rng,
 }
 
@@ -77,11 +78,20 @@ impl Backoff {
     /// No failure so far.
     #[must_use]
     pub fn new(jitter: Rng) -> Self {
-        Self { failures: 0, jitter }
+        Self {
+            failures: 0,
+            pace: Pace::Fast,
+            jitter,
+        }
     }
 
     /// The pause after one more failure.
     pub fn pause(&mut self, pace: Pace) -> Duration {
+        if pace != self.pace {
+            // Another kind of failure: ten attempts at a dead network say nothing about a permission.
+            self.failures = 0;
+            self.pace = pace;
+        }
         let (first, longest) = pace.ceilings();
         let ceiling = first.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);

@@ -6,7 +6,7 @@
 //! No call blocks: the sampler and the publisher share one thread with everything else. A store with a disk under it
 //! keeps what these calls need in memory and leaves the disk to a thread of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Adds the newest window. A full store lets the oldest go and counts it.
     fn push(&self, window: ClosedWindow);
 
-    /// The newest window that waits. It stays until [`Store::finish`].
-    fn newest(&self) -> Option<Waiting>;
+    /// The newest window that waits and is not in `except`. It stays until [`Store::finish`].
+    fn newest(&self, except: &BTreeSet<WindowId>) -> Option<Waiting>;
 
     /// The oldest window that waits. It stays until [`Store::finish`].
     fn oldest(&self) -> Option<Waiting>;

@@ -1,7 +1,7 @@
 //! The publisher's loop: a window from the store, its batches to the publisher, the window out of the store.
 //!
-//! The newest window is always the next one, so that the live minute waits for no backlog; the backlog follows one
-//! request a second. An endpoint that hangs or refuses holds up this task and nothing else. It waits for nobody on
+//! The newest window is the next one, so that the live minute waits for no backlog; the backlog follows one request a
+//! second. A window that fails for a reason of its own lets the others pass. An endpoint that hangs or refuses holds up this task and nothing else. It waits for nobody on
 //! shutdown: what does not arrive within [`Pacing::stop_limit`] is named and left.
 
 use std::sync::Arc;
@@ -9,24 +9,24 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::fate::{Class, Failure, Fate};
+use super::order::Order;
 use super::plan::{BatchSettings, Planner};
 use super::progress::{Progress, Step};
 use super::report::{PublishStatus, Report};
 use super::retry::{self, Backoff, Pacing, Spacing};
+use super::server_clock::ServerClock;
 use super::store::{Store, Waiting, WindowId};
-use super::{Answer, Batch, Publisher, Traffic};
+use super::{Answer, Batch, Publisher, limits};
 use crate::identity::{Identity, IdentityStatus};
 use crate::metrics::clock;
 
-/// A request that is under way when the agent is asked to stop is given this long to be answered.
-const IN_FLIGHT_GRACE: Duration = Duration::from_secs(1);
-
-/// One attempt during shutdown; what takes longer than this hangs.
-const LAST_ATTEMPT: Duration = Duration::from_millis(2_500);
+/// A request that is under way when the agent is asked to stop is given this long to be answered; sending it once more
+/// could double its samples.
+pub const IN_FLIGHT_GRACE: Duration = Duration::from_secs(2);
 
 /// Longest pause between two attempts during shutdown.
 const LAST_PAUSE: Duration = Duration::from_millis(500);
@@ -129,7 +129,11 @@ struct Sending<P> {
     publisher: P,
     store: Arc<dyn Store>,
     progress: Progress,
+    order: Order,
     report: Report,
+    /// What CloudWatch said about the datums that it refused last.
+    refusal: String,
+    server_clock: ServerClock,
     pacing: Pacing,
     interval: Duration,
     offset: Duration,
@@ -166,7 +170,10 @@ impl<P: Publisher> Sending<P> {
             publisher: task.publisher,
             progress: Progress::new(Arc::clone(&task.store), planner),
             store: task.store,
+            order: Order::default(),
             report,
+            refusal: String::new(),
+            server_clock: ServerClock::default(),
             pacing: settings.pacing,
             interval: settings.interval,
             offset,
@@ -201,12 +208,18 @@ impl<P: Publisher> Sending<P> {
         }
     }
 
-    fn front(&self) -> Option<Waiting> {
-        if self.pacing.live_first {
-            self.store.newest()
-        } else {
-            self.store.oldest()
+    fn front(&mut self) -> Option<Waiting> {
+        if !self.pacing.live_first {
+            return self.store.oldest();
         }
+        if let Some(oldest) = self.store.oldest() {
+            self.order.forget_before(oldest.id);
+        }
+        let front = self.store.newest(self.order.back());
+        front.or_else(|| {
+            self.order.start_over();
+            self.store.newest(self.order.back())
+        })
     }
 
     fn due(&mut self, waiting: &Waiting) -> Instant {
@@ -219,12 +232,11 @@ impl<P: Publisher> Sending<P> {
             let left = retry::offset_left(self.offset, end, clock::wall_now());
             self.live_due = Instant::now() + left;
         }
-        let due = if self.live == Some(waiting.id) {
-            self.live_due
+        if self.live == Some(waiting.id) {
+            self.live_due.max(self.retry_due)
         } else {
-            self.backlog_due
-        };
-        due.max(self.retry_due)
+            self.backlog_due.max(self.retry_due)
+        }
     }
 
     async fn send(&mut self, waiting: &Waiting, drained: &CancellationToken) -> Result<(), P::Error> {
@@ -237,12 +249,19 @@ impl<P: Publisher> Sending<P> {
             // The window stays in the store; the last attempts on shutdown take it up again.
             () = after_grace(drained), if bound => return Ok(()),
         };
-        if let Some((failure, pause)) = self.absorb(waiting, &batch, answer) {
-            self.retry_due = Instant::now() + pause;
-            self.report.failed(&failure, pause);
-        }
-        if self.live != Some(waiting.id) {
+        let is_live = self.live == Some(waiting.id);
+        if !is_live {
             self.backlog_due = Instant::now() + self.spacing.pause();
+        }
+        if let Some((failure, pause)) = self.absorb(waiting, &batch, answer) {
+            self.report.failed(&failure, pause);
+            let due = Instant::now() + pause;
+            // A failure in the backlog does not delay the next live window.
+            if is_live || !self.pacing.live_first {
+                self.retry_due = due;
+            } else {
+                self.backlog_due = self.backlog_due.max(due);
+            }
         }
         Ok(())
     }
@@ -250,38 +269,56 @@ impl<P: Publisher> Sending<P> {
     /// Settles what came of a batch. Returns the failure, and the pause that it asks for.
     fn absorb(&mut self, waiting: &Waiting, batch: &Batch, answer: Answer) -> Option<(Failure, Duration)> {
         self.report.attempted(&answer);
+        if let Some(skew) = answer.clock_skew_seconds {
+            self.server_clock
+                .learn(skew, clock::wall_now(), clock::boot_now());
+        }
         match answer.fate {
             Fate::Accepted => {
                 let step = self.progress.accepted(waiting);
                 self.report.accepted(batch, step.samples);
-                self.settle(waiting, "refused without a name", &step);
+                self.settle(waiting, &step);
                 self.backoff.reset();
                 self.spacing.accepted();
-                None
+                self.order.accepted();
             }
             Fate::Poison { members, what } => {
+                self.report.works();
+                self.backoff.reset();
+                self.refusal = what;
                 let step = self.progress.refused(waiting, &members);
-                self.settle(waiting, &what, &step);
-                None
+                self.settle(waiting, &step);
             }
-            Fate::TooLarge => {
+            Fate::TooLarge(Some(failure)) if batch.metric_data.len() == 1 => {
+                return Some(self.failed(waiting, failure));
+            }
+            Fate::TooLarge(_) => {
+                "one datum is too large for a request".clone_into(&mut self.refusal);
                 let step = self.progress.too_large(waiting);
-                self.settle(waiting, "one datum is too large for a request", &step);
-                None
+                self.settle(waiting, &step);
             }
-            Fate::Failed(failure) => {
-                if failure.class == Class::Throttled {
-                    self.spacing.throttled();
-                }
-                let pause = self.backoff.pause(failure.class.pace());
-                Some((failure, pause))
+            Fate::WrongTime(_) if limits::is_too_old(waiting.window.start, self.server_now()) => {
+                self.progress.too_old(waiting);
             }
+            Fate::WrongTime(failure) | Fate::Failed(failure) => return Some(self.failed(waiting, failure)),
         }
+        None
     }
 
-    fn settle(&mut self, waiting: &Waiting, what: &str, step: &Step) {
+    fn failed(&mut self, waiting: &Waiting, failure: Failure) -> (Failure, Duration) {
+        if failure.class == Class::Throttled {
+            self.spacing.throttled();
+        }
+        if failure.class.may_be_of_one_window() {
+            self.order.failed(waiting.id);
+        }
+        let pause = self.backoff.pause(failure.class.pace());
+        (failure, pause)
+    }
+
+    fn settle(&mut self, waiting: &Waiting, step: &Step) {
         if let Some(first) = &step.first {
-            self.report.refused(what, first, step.given_up);
+            self.report.refused(&self.refusal, first, step.given_up);
         }
         if step.published {
             let is_live = !self.pacing.live_first || self.live == Some(waiting.id);
@@ -289,22 +326,15 @@ impl<P: Publisher> Sending<P> {
         }
     }
 
-    /// Unix seconds by the server's clock as far as it is known: ours decides nothing where it is wrong.
     fn server_now(&self) -> u64 {
-        let skew = self.report.status().clock_skew_seconds.unwrap_or_default();
-        let now = clock::wall_now().as_secs_f64() + skew;
-        Duration::try_from_secs_f64(now).unwrap_or_default().as_secs()
+        self.server_clock.now(clock::wall_now(), clock::boot_now())
     }
 
     /// Sends what is left, the newest first, and gives up in time.
     async fn drain(mut self) -> Result<(), PublishError<P::Error>> {
         match self.pacing.stop_limit {
             None => self.drain_in_order().await?,
-            Some(limit) => {
-                if let Ok(outcome) = timeout(limit, self.drain_what_goes()).await {
-                    outcome?;
-                }
-            }
+            Some(limit) => self.drain_what_goes(Instant::now() + limit).await?,
         }
         let status = self.report.status();
         let last = status
@@ -325,24 +355,41 @@ impl<P: Publisher> Sending<P> {
         Ok(())
     }
 
-    async fn drain_what_goes(&mut self) -> Result<(), P::Error> {
-        while let Some(waiting) = self.front() {
+    /// Until nothing is left, or nothing that is left has a chance.
+    async fn drain_what_goes(&mut self, deadline: Instant) -> Result<(), P::Error> {
+        self.order.start_over();
+        let mut is_worth_another_round = false;
+        loop {
+            let Some(waiting) = self.store.newest(self.order.back()) else {
+                if !std::mem::take(&mut is_worth_another_round) {
+                    return Ok(());
+                }
+                self.order.start_over();
+                continue;
+            };
             let Some(batch) = self.progress.next_batch(&waiting, self.server_now()) else {
                 continue;
             };
-            let answer = match timeout(LAST_ATTEMPT, self.publisher.publish(&batch)).await {
+            // No other bound than the deadline: what is sent again because its answer is slow may arrive twice.
+            let answer = match timeout_at(deadline, self.publisher.publish(&batch)).await {
                 Ok(answer) => answer?,
-                Err(_) => hung(),
+                Err(_) => {
+                    self.report.failed(&unanswered(), Duration::ZERO);
+                    return Ok(());
+                }
             };
             if let Some((failure, pause)) = self.absorb(&waiting, &batch, answer) {
                 self.report.failed(&failure, pause);
-                if !failure.class.may_pass_at_once() {
+                is_worth_another_round |= failure.class.may_pass_at_once();
+                if !failure.class.may_pass_at_once() && !failure.class.may_be_of_one_window() {
                     return Ok(());
                 }
-                sleep(pause.min(LAST_PAUSE)).await;
+                sleep_until(deadline.min(Instant::now() + pause.min(LAST_PAUSE))).await;
+                if Instant::now() >= deadline {
+                    return Ok(());
+                }
             }
         }
-        Ok(())
     }
 }
 
@@ -358,16 +405,11 @@ async fn after_grace(drained: &CancellationToken) {
     sleep(IN_FLIGHT_GRACE).await;
 }
 
-fn hung() -> Answer {
-    let failure = Failure {
+fn unanswered() -> Failure {
+    Failure {
         class: Class::TimedOut,
-        what: format!("CloudWatch does not answer: nothing within {LAST_ATTEMPT:?} while stopping"),
+        what: "CloudWatch does not answer: nothing in the time that is left while stopping".into(),
         mend: "look at the network between the node and the endpoint".into(),
-    };
-    Answer {
-        fate: Fate::Failed(failure),
-        traffic: Traffic::default(),
-        clock_skew_seconds: None,
     }
 }
 

@@ -7,12 +7,10 @@ use crate::config::Target;
 use crate::gpu::{DriverState, KernelLog};
 use crate::identity;
 use crate::metrics::window::{DropReason, MAX_REFUSED_NAMES};
+use crate::publish::report::CLOCK_SKEW_SECONDS;
 
 /// A window is open for one interval and is then published at once; after another something is in the way.
 const MAX_PENDING_INTERVALS: f64 = 2.0;
-
-/// A clock that is further off puts samples into the wrong minute more often than not.
-const CLOCK_SKEW_SECONDS: f64 = 30.0;
 
 /// A node that waits longer than this to know who it is has a problem; every start waits for a moment.
 const PATIENCE_SECONDS: f64 = 10.0;

@@ -145,8 +145,34 @@ fn a_bad_namespace_is_no_fault_of_a_datum() {
 
 #[test]
 fn c08_too_large_is_cut() {
-    assert_eq!(judge(&reply(413, "", "")), Fate::TooLarge);
-    assert_eq!(judge(&reply(400, "RequestEntityTooLarge", "")), Fate::TooLarge);
+    assert_eq!(
+        judge(&reply(400, "RequestEntityTooLarge", "")),
+        Fate::TooLarge(None)
+    );
+    let Fate::TooLarge(Some(failure)) = judge(&reply(413, "", "")) else {
+        panic!("nothing says that this is AWS's answer");
+    };
+    assert_eq!(failure.class, Class::NotCloudWatch);
+}
+
+#[test]
+fn c10_refused_time_stamps_are_the_clocks_fault_and_no_datums() {
+    let message =
+        "The parameter MetricData.member.19.Timestamp must specify a time within the past two weeks.";
+    let refusal = reply(400, "InvalidParameterValue", message);
+    assert!(
+        matches!(judge(&refusal), Fate::Poison { .. }),
+        "the clock is right"
+    );
+    let Outcome::Answered(mut reply) = refusal else {
+        unreachable!("reply makes answers");
+    };
+    reply.clock_skew_seconds = Some(-10_800.0);
+    let Fate::WrongTime(failure) = judge(&Outcome::Answered(reply)) else {
+        panic!("all datums of a window have the same time");
+    };
+    assert_eq!(failure.class, Class::ClockSkewed);
+    assert!(failure.what.contains("10800 s ahead"), "{}", failure.what);
 }
 
 #[test]
@@ -189,7 +215,7 @@ fn c10_a_refused_signature_is_the_clocks_fault_only_where_the_clock_is_wrong() {
     assert_eq!(failure(&signature(3.0)).class, Class::CredentialsRejected);
     let behind = failure(&signature(3600.0));
     assert_eq!(behind.class, Class::ClockSkewed);
-    assert!(behind.what.contains("wrong by -3600 s"), "{}", behind.what);
+    assert!(behind.what.contains("3600 s behind"), "{}", behind.what);
     assert_eq!(failure(&signature(-3600.0)).class, Class::ClockSkewed);
 }
 

@@ -5,6 +5,7 @@ use super::*;
 use crate::config::Dimension as NodeDimension;
 use crate::metrics::window::DropReason;
 use crate::metrics::{ClosedWindow, Metric, Series, Windows};
+use crate::publish::Traffic;
 use crate::publish::queue::Queue;
 use crate::publish::stdout::StdoutError;
 
@@ -23,6 +24,8 @@ struct Service {
     script: VecDeque<Play>,
     /// Refuses any request with these metrics' labels in it, without a name.
     poison: Vec<String>,
+    /// Answers so to every request of the windows with these starts.
+    stubborn: Vec<(u64, Fate)>,
     /// When each request came, and the starts of the windows and labels in it.
     requests: Vec<(Instant, u64, Vec<String>)>,
     accepted: Vec<(u64, String)>,
@@ -48,6 +51,9 @@ impl Publisher for Fake {
             let is_poisoned = labels.iter().any(|label| service.poison.contains(label));
             match service.script.pop_front() {
                 Some(play) => play,
+                None if let Some((_, fate)) = service.stubborn.iter().find(|(of, _)| *of == start) => {
+                    Play::Answer(fate.clone())
+                }
                 None if is_poisoned => Play::Answer(Fate::Poison {
                     members: Vec::new(),
                     what: "InvalidParameterValue".into(),
@@ -312,13 +318,41 @@ async fn a_window_that_failed_half_way_is_gone_on_with_where_it_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn c08_a_batch_that_is_too_large_is_halved() {
-    let mut stage = Stage::new(Pacing::CLOUDWATCH, [Play::Answer(Fate::TooLarge)]);
+    let mut stage = Stage::new(Pacing::CLOUDWATCH, [Play::Answer(Fate::TooLarge(None))]);
     stage.store.push(window(now() - 120, 10));
     stage.until(|status| status.windows == 1).await;
     assert_eq!(
         (stage.store.tally().accepted, stage.status.borrow().requests),
         (10, 3)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn c08_a_proxy_that_finds_everything_too_large_costs_no_datum() {
+    let refusal = Fate::TooLarge(Some(Failure {
+        class: Class::NotCloudWatch,
+        what: "HTTP 413".into(),
+        mend: "look at the proxy".into(),
+    }));
+    let start = now() - 60;
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+        service.stubborn = vec![(start, refusal)];
+    });
+    stage.store.push(window(start, 64));
+    stage
+        .until(|status| {
+            status
+                .last_error
+                .as_ref()
+                .is_some_and(|error| error.in_a_row >= 3)
+        })
+        .await;
+    let requests = stage.starts().len();
+    assert!(requests <= 10, "{requests} requests");
+    assert_eq!(stage.store.tally().samples, 64);
+    stage.fake.0.lock().unwrap().stubborn.clear();
+    stage.until(|status| status.windows == 1).await;
+    assert_eq!(stage.store.tally().accepted, 64);
 }
 
 #[tokio::test(start_paused = true)]
@@ -354,6 +388,85 @@ async fn c10_the_skew_is_shown_and_decides_what_is_old() {
         stage.status.borrow().clock_skew_seconds,
         Some(-30.0 * 24.0 * 3600.0)
     );
+}
+
+fn wrong_time() -> Fate {
+    Fate::WrongTime(Failure {
+        class: Class::ClockSkewed,
+        what: "played".into(),
+        mend: "set the clock".into(),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn c10_what_a_fast_clock_has_stamped_waits_until_cloudwatch_takes_it() {
+    let start = now() - 60;
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+        service.skew = Some(-3.0 * 3600.0);
+        service.stubborn = vec![(start, wrong_time())];
+    });
+    stage.store.push(window(start, 5));
+    stage.until(|status| status.failing_since.is_some()).await;
+    assert_eq!(stage.store.tally().samples, 5);
+    stage.fake.0.lock().unwrap().stubborn.clear();
+    stage.until(|status| status.windows == 1).await;
+    stage.balance(5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c10_what_a_slow_clock_has_stamped_is_given_up_and_a_clock_set_right_loses_no_more() {
+    let day = 24 * 3600;
+    let start = now() - 60;
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+        service.skew = Some(20.0 * day as f64);
+        service.stubborn = vec![(start, wrong_time())];
+    });
+    stage.store.push(window(start, 5));
+    while stage.store.tally().windows > 0 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(stage.store.tally().dropped[&DropReason::TooOld], 5);
+    // The clock was set, and the last answer is from before.
+    stage.store.push(window(now() + 20 * day, 3));
+    stage.until(|status| status.windows == 1).await;
+    stage.balance(8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c06_a_window_that_always_fails_blocks_no_other() {
+    let stuck = now() - 600;
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+        let Play::Answer(unknown) = failed(Class::Unknown) else {
+            unreachable!("that is what it plays");
+        };
+        service.stubborn = vec![(stuck, unknown)];
+    });
+    for n in 0..10 {
+        stage.store.push(window(stuck - 600 + n * 60, 1));
+    }
+    stage.store.push(window(stuck, 1));
+    let begun = Instant::now();
+    stage.until(|status| status.windows == 10).await;
+    assert!(begun.elapsed() < MINUTE * 3, "{:?}", begun.elapsed());
+    assert_eq!(stage.store.tally().samples, 1);
+    stage.store.push(window(now() - 60, 1));
+    stage.until(|status| status.windows == 11).await;
+    stage.balance(12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cloudwatch_refuses_ends_an_outage_too() {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+        service.script = [failed(Class::Unreachable)].into();
+        service.poison = vec!["/0".into()];
+    });
+    stage.store.push(window(now() - 60, 1));
+    stage.until(|status| status.failing_since.is_some()).await;
+    stage.until(|status| status.last_refusal.is_some()).await;
+    let status = stage.status.borrow().clone();
+    assert_eq!((status.failing_since, status.next_attempt), (None, None));
+    assert!(status.last_refusal.unwrap().contains("InvalidParameterValue"));
+    stage.balance(1);
 }
 
 #[tokio::test(start_paused = true)]
