@@ -20,6 +20,7 @@
 //! [`metrics`] but its task, do no I/O and know no clock.
 
 pub mod agent;
+pub mod aws_http;
 pub mod check;
 pub mod cli;
 pub mod commands;

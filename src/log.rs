@@ -125,6 +125,13 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// An error and what lies at the bottom of it.
+#[must_use]
+pub fn ends(error: &(dyn Error + 'static)) -> String {
+    let cause = error.source().map(|cause| format!(": {}", bottom(cause)));
+    format!("{error}{}", cause.unwrap_or_default())
+}
+
 /// What lies at the bottom of an error, and what it interrupted: the layers of an HTTP client above that say nothing.
 #[must_use]
 pub fn bottom(error: &(dyn Error + 'static)) -> String {

@@ -1,8 +1,7 @@
 //! The EC2 instance metadata service, version 2 only. The only adapter to it.
 //!
 //! One client, so that one token serves every question, and no retries of its own: the task knows how long to wait.
-//! Every question ends within a few seconds, whatever the other side does, and no answer of unknown or great length
-//! is read. It must not go through a proxy and must not fall back to version 1.
+//! Every question ends within a few seconds, whatever the other side does. It must not go through a proxy and must not fall back to version 1.
 
 use std::error::Error;
 use std::time::Duration;
@@ -11,21 +10,18 @@ use aws_config::imds::Client;
 use aws_config::imds::client::Builder;
 use aws_config::imds::client::error::{ImdsError, TokenError};
 use aws_config::provider_config::ProviderConfig;
-use aws_smithy_http_client::Builder as HttpBuilder;
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-    SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
 
 use super::document::{self, Document};
 use super::facts::{FaultKind, Service, Tag};
+use crate::aws_http;
 
 const DOCUMENT: &str = "/latest/dynamic/instance-identity/document";
 /// The tags that the metadata holds; status 404 where `InstanceMetadataTags` is disabled.
 const TAGS: &str = "/latest/meta-data/tags/instance";
+/// The role of the instance; status 404 without one.
+const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 const GROUP: &str = "/latest/meta-data/tags/instance/aws:autoscaling:groupName";
 
 /// The service is a link-local neighbour: a second without a connection is none.
@@ -34,8 +30,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a whole answer, however slowly it trickles. Getting a token has as much again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// The longest answers here, documents and credentials, have 2 KiB.
-const LONGEST_ANSWER: u64 = 64 * 1024;
 
 /// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +57,9 @@ impl Imds {
     /// every question.
     #[must_use]
     pub fn new() -> Self {
-        let http = SharedHttpClient::new(ShortAnswers(HttpBuilder::new().build_http()));
+        let http_client = aws_http::direct();
         let builder = Client::builder()
-            .configure(&ProviderConfig::without_region().with_http_client(http))
+            .configure(&ProviderConfig::without_region().with_http_client(http_client))
             .max_attempts(1)
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
@@ -122,6 +116,15 @@ impl Imds {
                 Err(unanswered) if unanswered.kind == FaultKind::Absent => Ok(Tag::TagsOff),
                 Err(unanswered) => Err(unanswered),
             },
+            Err(unanswered) => Err(unanswered),
+        }
+    }
+
+    /// Whether the instance has a role.
+    pub async fn has_role(&self) -> Result<bool, Unanswered> {
+        match self.get(ROLES).await {
+            Ok(roles) => Ok(!roles.trim().is_empty()),
+            Err(unanswered) if unanswered.kind == FaultKind::Absent => Ok(false),
             Err(unanswered) => Err(unanswered),
         }
     }
@@ -202,50 +205,6 @@ fn token_status(error: &ImdsError) -> Option<u16> {
         .source()?
         .downcast_ref::<SdkError<TokenError, HttpResponse>>()?;
     Some(source.raw_response()?.status().as_u16())
-}
-
-/// An HTTP client that reads no long answers: the SDK would take whatever comes into memory.
-#[derive(Debug)]
-struct ShortAnswers<T>(T);
-
-#[derive(Debug, thiserror::Error)]
-enum Length {
-    #[error("the answer has no Content-Length")]
-    Unknown,
-    #[error("the answer has {0} bytes")]
-    TooLong(u64),
-}
-
-impl HttpClient for ShortAnswers<SharedHttpClient> {
-    fn http_connector(
-        &self,
-        settings: &HttpConnectorSettings,
-        components: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(ShortAnswers(self.0.http_connector(settings, components)))
-    }
-}
-
-impl HttpConnector for ShortAnswers<SharedHttpConnector> {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let answer = self.0.call(request);
-        HttpConnectorFuture::new(async move {
-            let answer = answer.await?;
-            match length_of(&answer) {
-                Ok(()) => Ok(answer),
-                Err(length) => Err(ConnectorError::other(length.into(), None)),
-            }
-        })
-    }
-}
-
-fn length_of(answer: &HttpResponse) -> Result<(), Length> {
-    let length = answer.headers().get("content-length");
-    match length.and_then(|length| length.parse().ok()) {
-        Some(..=LONGEST_ANSWER) => Ok(()),
-        Some(length) => Err(Length::TooLong(length)),
-        None => Err(Length::Unknown),
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! are read off the runtime's thread. It must not change an identity that is settled.
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -179,11 +178,9 @@ impl IdentityTask {
                 if unanswered.kind == FaultKind::Status(401) {
                     self.imds = self.imds.renewed();
                 }
-                let cause = unanswered.source();
-                let cause = cause.map_or_else(String::new, |cause| format!(": {}", log::bottom(cause)));
                 self.observed.fault = Some(Fault {
                     kind: unanswered.kind,
-                    detail: format!("{unanswered}{cause}"),
+                    detail: log::ends(&unanswered),
                 });
             }
         }

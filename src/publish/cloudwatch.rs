@@ -1,4 +1,4 @@
-//! `publish.target = "cloudwatch"`: `PutMetricData`. The only file that names the AWS SDK.
+//! `publish.target = "cloudwatch"`: `PutMetricData`. The only file that names the SDK of CloudWatch.
 //!
 //! The SDK signs, encodes (RPC v2 CBOR), compresses (gzip from 10 KiB) and talks TLS. It does not retry: one call is
 //! one request, and [`super::task`] decides about the next one. Every wait is bounded, which the SDK's own defaults
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::identity::IdentityCache;
 use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
@@ -31,15 +32,17 @@ use aws_sdk_cloudwatch::operation::put_metric_data::PutMetricDataError;
 use aws_sdk_cloudwatch::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit};
 use aws_sdk_cloudwatch::{Client, Config};
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::{Builder, ConnectorBuilder, tls};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::fate::{self, Class, Outcome, Reply};
+use super::retry::Pace;
 use super::{Answer, Batch, Datum, Publisher, Traffic};
+use crate::aws_http;
 use crate::identity::IdentityStatus;
-use crate::identity::imds::Imds;
+use crate::identity::document;
+use crate::identity::facts::Service;
+use crate::identity::imds::{self, Imds};
 use crate::log;
 use crate::metrics::clock;
 
@@ -49,7 +52,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One call, credentials included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(25);
-/// Looking for the region: files, and the metadata service with its own retries.
+/// Getting credentials: short of an attempt's time, so that it shows whose fault the wait was.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(8);
+/// Looking for the region: files, and the metadata service.
 const REGION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where to publish.
@@ -81,7 +86,7 @@ impl CloudWatchPublisher {
             settings,
             identity,
             imds,
-            http_client: http_client(),
+            http_client: aws_http::through_proxy(),
             client: None,
             seen: Seen::default(),
         }
@@ -117,6 +122,7 @@ impl CloudWatchPublisher {
         let loader = aws_config::defaults(behavior())
             .http_client(self.http_client.clone())
             .credentials_provider(credentials)
+            .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build())
             .region(region);
         Some(loader.load().await)
     }
@@ -124,7 +130,9 @@ impl CloudWatchPublisher {
     /// For a node that was started without the service, and has it now.
     async fn imds_region(&self) -> Option<Region> {
         let provider = ImdsRegionProvider::builder().imds_client(self.imds.client());
-        provider.build().region().await
+        let found = provider.build().region().await;
+        // Whatever answers in the service's place has no region to tell.
+        found.filter(|region| document::is_region(region.as_ref()))
     }
 
     fn connect(&self, sdk_config: &SdkConfig) -> Client {
@@ -156,37 +164,64 @@ impl CloudWatchPublisher {
         // The SDK's operation timeout comes first; this one is for what it does not cover.
         match timeout(OPERATION_TIMEOUT + CONNECT_TIMEOUT, call.send()).await {
             Ok(Ok(_)) => Outcome::Answered(self.seen.reply()),
-            Ok(Err(error)) => self.outcome(&error),
+            Ok(Err(error)) => self.outcome(&error).await,
             Err(_) => Outcome::TimedOut(format!("nothing within {OPERATION_TIMEOUT:?}")),
         }
     }
 
-    fn outcome(&self, error: &SdkError<PutMetricDataError>) -> Outcome {
+    async fn outcome(&self, error: &SdkError<PutMetricDataError>) -> Outcome {
         // "dispatch failure" and the like say less than what is behind them.
         let why = error.source().map_or_else(|| error.to_string(), log::chain);
         let cause = error.source().map_or_else(|| error.to_string(), log::bottom);
         if let Some(missing) = credentials_error(error) {
-            return Outcome::NoCredentials(missing);
+            return Outcome::NoCredentials(self.explained(missing).await);
         }
+        if is_without_connection(error) {
+            self.seen.lock().attempt = Traffic::default();
+            return self.unreachable(&cause);
+        }
+        let is_sent = self.seen.lock().attempt.requests > 0;
         match error {
+            // The head of the answer says it all; what is sent again because its body does not come counts twice.
+            _ if self.seen.reply().is_accepted() => Outcome::Answered(self.seen.reply()),
             SdkError::ServiceError(answer) => Outcome::Answered(Reply {
                 code: answer.err().code().map(str::to_owned),
                 message: answer.err().message().map(str::to_owned),
                 ..self.seen.reply()
             }),
-            SdkError::TimeoutError(_) => Outcome::TimedOut(format!("nothing within {ATTEMPT_TIMEOUT:?}")),
-            SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-                self.unreachable(&format!("no connection within {CONNECT_TIMEOUT:?}: {cause}"))
+            SdkError::TimeoutError(_) if is_sent => {
+                Outcome::TimedOut(format!("nothing within {ATTEMPT_TIMEOUT:?}"))
+            }
+            SdkError::TimeoutError(_) => {
+                Outcome::NoCredentials(format!("none came within {ATTEMPT_TIMEOUT:?}"))
             }
             SdkError::ConstructionFailure(_) => Outcome::Unsendable(why),
             SdkError::DispatchFailure(failure) if failure.is_user() => Outcome::Unsendable(why),
-            SdkError::DispatchFailure(_) if self.seen.lock().traffic.requests == 0 => {
-                Outcome::Unsendable(without_request(&why))
-            }
+            SdkError::DispatchFailure(_) if !is_sent => Outcome::Unsendable(without_request(&why)),
             SdkError::ResponseError(_) if self.seen.reply().status != 0 => {
                 Outcome::Answered(self.seen.reply())
             }
             _ => self.unreachable(&cause),
+        }
+    }
+
+    /// Why no source has credentials; the SDK says the same where the instance has no role and where the metadata
+    /// service cannot be asked.
+    async fn explained(&self, missing: Missing) -> String {
+        const ELSEWHERE: &str = "none in the environment, in ~/.aws and from the container";
+        match missing {
+            Missing::Failed(why) => why,
+            Missing::Nowhere if imds::service() == Service::Off => {
+                format!("{ELSEWHERE}, and the metadata service is switched off")
+            }
+            Missing::Nowhere => match self.imds.has_role().await {
+                Ok(true) => format!("{ELSEWHERE}, and those of the instance's role cannot be read"),
+                Ok(false) => format!("{ELSEWHERE}, and the instance has no role"),
+                Err(error) => format!(
+                    "{ELSEWHERE}; the instance's role is not known: {}",
+                    log::ends(&error)
+                ),
+            },
         }
     }
 
@@ -202,39 +237,29 @@ impl Publisher for CloudWatchPublisher {
         let outcome = self.put(batch).await;
         let fate = fate::judge(&outcome);
         if let fate::Fate::Failed(failure) = &fate
-            && matches!(failure.class, Class::CredentialsExpired | Class::NoCredentials)
+            && is_for_a_fresh_client(failure.class)
         {
-            // The client would use them until the time that they came with says otherwise; and the SDK's client of
-            // the metadata service shows a token that was refused again and again until its time is up.
+            // The client keeps credentials for hours, though the role or the region may be another by now; and the
+            // SDK's client of the metadata service shows a token that was refused until its time is up.
             self.client = None;
             self.imds = self.imds.renewed();
         }
-        let seen = self.seen.lock();
         Ok(Answer {
             fate,
-            traffic: seen.traffic,
-            clock_skew_seconds: seen.reply.clock_skew_seconds,
+            traffic: self.seen.take_traffic(),
+            clock_skew_seconds: self.seen.reply().clock_skew_seconds,
         })
     }
+}
+
+/// Whether what somebody mends would be seen only by a client that is made anew.
+fn is_for_a_fresh_client(class: Class) -> bool {
+    class.pace() == Pace::Slow || matches!(class, Class::CredentialsExpired | Class::NoCredentials)
 }
 
 /// Pinned: a new default of the SDK is a decision of ours.
 fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
-}
-
-/// One client for CloudWatch, STS and the metadata service, with the proxy of `HTTPS_PROXY` and `NO_PROXY`.
-fn http_client() -> SharedHttpClient {
-    Builder::new().build_with_connector_fn(|settings, components| {
-        let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-        let mut connector = ConnectorBuilder::default().tls_provider(provider);
-        connector.set_connector_settings(settings.cloned());
-        if let Some(components) = components {
-            connector.set_sleep_impl(components.sleep_impl());
-        }
-        connector.set_proxy_config(Some(ProxyConfig::from_env()));
-        connector.build()
-    })
 }
 
 fn datum(datum: &Datum) -> MetricDatum {
@@ -256,19 +281,38 @@ fn datum(datum: &Datum) -> MetricDatum {
         .build()
 }
 
+/// Whether nothing was sent, for want of a connection.
+fn is_without_connection(error: &SdkError<PutMetricDataError>) -> bool {
+    let SdkError::DispatchFailure(failure) = error else {
+        return false;
+    };
+    // The kind "timeout" is that of the connection; the HTTP client's own kinds are not public.
+    let is_connecting = |error: &(dyn Error + 'static)| log::chain(error).contains("client error (Connect)");
+    failure.is_timeout() || error.source().is_some_and(is_connecting)
+}
+
+/// Why there are no credentials.
+#[derive(Debug, PartialEq, Eq)]
+enum Missing {
+    /// No source has any.
+    Nowhere,
+    /// A source has some and does not give them.
+    Failed(String),
+}
+
 /// A failure to get credentials looks like one to get a connection, until one looks for its cause.
-fn credentials_error(error: &SdkError<PutMetricDataError>) -> Option<String> {
+fn credentials_error(error: &SdkError<PutMetricDataError>) -> Option<Missing> {
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(error) = cause {
         match error.downcast_ref::<CredentialsError>() {
-            // The SDK's own text is a list of everything that is not there.
-            Some(CredentialsError::CredentialsNotLoaded(_)) => {
-                return Some(
-                    "none in the environment, in ~/.aws, in the container and from the instance's role"
-                        .into(),
-                );
+            Some(CredentialsError::CredentialsNotLoaded(_)) => return Some(Missing::Nowhere),
+            Some(other) => return Some(Missing::Failed(log::ends(other))),
+            // The type is the SDK's own secret.
+            None if error.to_string().starts_with("identity resolver timed out") => {
+                return Some(Missing::Failed(format!(
+                    "none came within {CREDENTIALS_TIMEOUT:?}"
+                )));
             }
-            Some(other) => return Some(log::chain(other)),
             None => cause = error.source(),
         }
     }
@@ -286,10 +330,12 @@ fn without_request(why: &str) -> String {
     }
 }
 
+/// Scheme, host and port; a user and password before the host are nobody's business.
 fn endpoint(uri: &str) -> String {
-    let after_scheme = uri.find("://").map_or(0, |at| at + 3);
-    let path = uri[after_scheme..].find('/');
-    uri[..path.map_or(uri.len(), |at| after_scheme + at)].to_owned()
+    let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}")
 }
 
 /// What the observer saw of the call under way.
@@ -298,7 +344,10 @@ struct Seen(Arc<Mutex<Sight>>);
 
 #[derive(Debug, Default)]
 struct Sight {
-    traffic: Traffic,
+    /// Of calls that were given up before they ended.
+    cut_off: Traffic,
+    /// Of the call under way.
+    attempt: Traffic,
     /// Scheme, host and port of the request.
     endpoint: String,
     reply: Reply,
@@ -310,7 +359,16 @@ impl Seen {
     }
 
     fn forget(&self) {
-        *self.lock() = Sight::default();
+        let cut_off = self.take_traffic();
+        *self.lock() = Sight {
+            cut_off,
+            ..Sight::default()
+        };
+    }
+
+    fn take_traffic(&self) -> Traffic {
+        let mut seen = self.lock();
+        std::mem::take(&mut seen.cut_off) + std::mem::take(&mut seen.attempt)
     }
 
     fn reply(&self) -> Reply {
@@ -354,7 +412,7 @@ impl Intercept for Observer {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        self.0.lock().traffic.bytes = context.request().body().content_length().unwrap_or(0);
+        self.0.lock().attempt.bytes = context.request().body().content_length().unwrap_or(0);
         Ok(())
     }
 
@@ -365,9 +423,9 @@ impl Intercept for Observer {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let mut seen = self.0.lock();
-        seen.traffic.requests += 1;
+        seen.attempt.requests += 1;
         seen.endpoint = endpoint(context.request().uri());
-        seen.traffic.wire_bytes += context.request().body().content_length().unwrap_or(0);
+        seen.attempt.wire_bytes += context.request().body().content_length().unwrap_or(0);
         Ok(())
     }
 

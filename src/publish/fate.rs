@@ -54,6 +54,14 @@ pub struct Reply {
     pub clock_skew_seconds: Option<f64>,
 }
 
+impl Reply {
+    /// Whether CloudWatch has taken the data, by the head of the answer.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.from_aws && (200..300).contains(&self.status)
+    }
+}
+
 /// What becomes of the batch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fate {
@@ -218,7 +226,7 @@ fn judge_reply(reply: &Reply) -> Fate {
         return fate;
     }
     match reply.status {
-        200..=299 if reply.from_aws => Fate::Accepted,
+        _ if reply.is_accepted() => Fate::Accepted,
         413 if reply.from_aws => Fate::TooLarge(None),
         413 => Fate::TooLarge(Some(not_cloudwatch(reply))),
         429 => throttled(reply),

@@ -27,6 +27,7 @@ pub mod stdout;
 pub mod store;
 pub mod task;
 
+use std::ops::Add;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
@@ -118,6 +119,18 @@ pub struct Traffic {
     pub bytes: u64,
     /// Bytes of their bodies as sent.
     pub wire_bytes: u64,
+}
+
+impl Add for Traffic {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            bytes: self.bytes + other.bytes,
+            wire_bytes: self.wire_bytes + other.wire_bytes,
+        }
+    }
 }
 
 /// Where batches go.
