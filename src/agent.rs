@@ -29,7 +29,7 @@ use crate::log;
 use crate::metrics::task::{Sampler, SamplerStatus};
 use crate::publish::Publisher;
 use crate::publish::cloudwatch::CloudWatchPublisher;
-use crate::publish::queue::{self, Queue};
+use crate::publish::queue::Queue;
 use crate::publish::report::PublishStatus;
 use crate::publish::stdout::{StdoutError, StdoutPublisher};
 use crate::publish::store::Store;
@@ -156,7 +156,7 @@ impl Agent {
         let imds = Imds::new();
         let (identity_status, identity) = watch::channel(IdentityStatus::default());
         let identifier = IdentityTask::new(IdentitySettings::new(config), imds.clone(), identity_status);
-        let store: Arc<dyn Store> = Arc::new(Queue::new(queue::CAPACITY));
+        let store: Arc<dyn Store> = Arc::new(Queue::for_an_hour(config.publish.interval));
         let (gpu_status, gpu_watch) = watch::channel(GpuStatus::default());
         let (sampler_status, sampler_watch) = watch::channel(SamplerStatus::default());
         let (publish_status, publish_watch) = watch::channel(PublishStatus::default());
@@ -390,7 +390,7 @@ mod tests {
     /// An agent without tasks.
     fn idle() -> Agent {
         let config = config::load(&Sources::default()).unwrap();
-        let store: Arc<dyn Store> = Arc::new(Queue::new(queue::CAPACITY));
+        let store: Arc<dyn Store> = Arc::new(Queue::new(1));
         let (_, gpu) = watch::channel(GpuStatus::default());
         let (_, sampler) = watch::channel(SamplerStatus::default());
         let (_, published) = watch::channel(PublishStatus::default());

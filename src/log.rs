@@ -70,9 +70,7 @@ pub fn init(format: Format) {
     // What is no text is no level either, and is reported as such.
     let wanted = wanted.to_string_lossy();
     let parsed = parse_levels(&wanted);
-    let filter = parsed
-        .as_ref()
-        .map_or_else(|_| Targets::new().with_default(DEFAULT_LEVEL), Clone::clone);
+    let filter = parsed.as_ref().map_or_else(|_| default_levels(), Clone::clone);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
         Format::Text => Box::new(
             tracing_subscriber::fmt::layer()
@@ -141,14 +139,24 @@ pub fn bottom(error: &(dyn Error + 'static)) -> String {
     texts.join(": ")
 }
 
+fn default_levels() -> Targets {
+    quiet_sdk().with_default(DEFAULT_LEVEL)
+}
+
+/// The SDK warns at every attempt, at length, of what the publisher says once and with the mend. `GPUSHARE_LOG=aws_config=debug` and the
+/// like let it speak.
+fn quiet_sdk() -> Targets {
+    Targets::new().with_target("aws_", Level::ERROR)
+}
+
 /// Reads `LEVEL` and `MODULE=LEVEL`, several with commas between; empty is [`DEFAULT_LEVEL`].
 ///
 /// Stricter than [`Targets`]' own parser, which takes a misspelt level for a module and silences all others.
 fn parse_levels(text: &str) -> Result<Targets, String> {
     if text.trim().is_empty() {
-        return Ok(Targets::new().with_default(DEFAULT_LEVEL));
+        return Ok(default_levels());
     }
-    let mut levels = Targets::new();
+    let mut levels = quiet_sdk();
     for part in text.split(',').map(str::trim) {
         let (module, level) = part.split_once('=').unwrap_or(("", part));
         let is_complete = !level.is_empty() && !part.starts_with('=');

@@ -33,7 +33,7 @@ pub(super) fn sampler_settings(config: &Config) -> SamplerSettings {
     SamplerSettings {
         interval: config.sample.interval,
         publish_interval: config.publish.interval,
-        max_series: config.publish.max_series,
+        max_series: config.publish.max_series - config.publish.rollup_series(),
         groups: config.publish.groups.clone(),
     }
 }

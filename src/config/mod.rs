@@ -126,6 +126,14 @@ pub struct Rollup {
     pub metrics: Vec<String>,
 }
 
+impl Publish {
+    /// Series that the rollups add.
+    #[must_use]
+    pub fn rollup_series(&self) -> usize {
+        self.rollup.iter().map(|rollup| rollup.metrics.len()).sum()
+    }
+}
+
 /// The spool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spool {

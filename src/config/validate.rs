@@ -3,6 +3,7 @@
 //! One function per section, then the rules that join two keys; those are skipped where one of the two is wrong
 //! already, so that one mistake is reported once.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::check::Checker;
@@ -11,8 +12,10 @@ use super::error::Problem;
 use super::raw::{
     Raw, RawGpu, RawHost, RawMps, RawNode, RawPods, RawPrometheus, RawPublish, RawRollup, RawSlices, RawSpool,
 };
+use super::shape::nearest;
 use super::typed::Given;
 use super::{Config, Gpu, Host, Mps, Node, Pods, Prometheus, Publish, Rollup, Sample, Slices, Spool, Status};
+use crate::metrics::Metric;
 
 /// Below this a sampler costs more than it tells; NVML itself refreshes utilisation about six times a second.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
@@ -136,6 +139,14 @@ fn endpoint(url: &str, check: &mut Checker<'_>) -> String {
         let mend = "write a URL such as \"https://monitoring.eu-west-1.amazonaws.com\"";
         check.refuse("publish.endpoint_url", "is not an http:// or https:// URL", mend);
     }
+    let authority = host.and_then(|host| host.split(['/', '?', '#']).next());
+    if authority.is_some_and(|authority| authority.contains('@')) {
+        check.refuse(
+            "publish.endpoint_url",
+            "names a user, and the log and the status would show it",
+            "leave it out: requests are signed with the AWS credentials",
+        );
+    }
     url.to_owned()
 }
 
@@ -178,7 +189,16 @@ fn rollup(index: usize, raw: &RawRollup, check: &mut Checker<'_>) -> Rollup {
         );
     }
     for (position, name) in raw.metrics.iter().enumerate() {
-        check.name(&format!("{key}[{position}]"), name, LONGEST_NAME);
+        let key = format!("{key}[{position}]");
+        check.name(&key, name, LONGEST_NAME);
+        if check.is_sound(&key) && !Metric::ALL.iter().any(|metric| metric.name() == name) {
+            let known = nearest(name, Metric::ALL.iter().map(|metric| metric.name()));
+            let mend = known.map_or_else(
+                || "docs/metrics.md lists them".to_owned(),
+                |known| format!("did you mean {known}?"),
+            );
+            check.refuse(&key, "is not a metric of the catalogue", mend);
+        }
     }
     Rollup {
         dimensions: dimensions(
@@ -326,6 +346,35 @@ fn relations(config: &Config, check: &mut Checker<'_>) {
         );
     }
     rollup_dimensions(&config.publish, check);
+    rollup_series(&config.publish, check);
+}
+
+/// Every metric of every rollup is one more series in the bill; the same twice would double its samples.
+fn rollup_series(publish: &Publish, check: &mut Checker<'_>) {
+    let mut seen = BTreeSet::new();
+    for (index, rollup) in publish.rollup.iter().enumerate() {
+        let dimensions = rollup.dimensions.iter();
+        let set: BTreeSet<&str> = dimensions.map(|dimension| dimension.as_str()).collect();
+        for (position, metric) in rollup.metrics.iter().enumerate() {
+            if !seen.insert((set.clone(), metric)) {
+                check.refuse(
+                    &format!("publish.rollup[{index}].metrics[{position}]"),
+                    "is rolled up with these dimensions already",
+                    "remove it from one of the two",
+                );
+            }
+        }
+    }
+    if publish.rollup_series() >= publish.max_series && check.is_sound("publish.max_series") {
+        check.refuse(
+            "publish.max_series",
+            format!(
+                "leaves nothing beside the {} series of publish.rollup",
+                publish.rollup_series()
+            ),
+            "raise it, or remove rollups",
+        );
+    }
 }
 
 /// A rollup leaves dimensions out; it cannot add one that the series do not have.

@@ -30,7 +30,7 @@ pub struct SamplerSettings {
     pub interval: Duration,
     /// `publish.interval`.
     pub publish_interval: Duration,
-    /// `publish.max_series`.
+    /// `publish.max_series`, less the series of the rollups.
     pub max_series: usize,
     /// `publish.groups`.
     pub groups: BTreeSet<Group>,

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -14,12 +15,18 @@ use super::store::{Store, Tally, Waiting, WindowId};
 use crate::metrics::ClosedWindow;
 use crate::metrics::window::DropReason;
 
-/// An hour of one-minute windows.
-pub const CAPACITY: usize = 60;
+/// An hour of windows waits.
+const HOUR: Duration = Duration::from_hours(1);
 
-/// Samples in all windows together. A sample whose value is like no other takes 16 bytes: 32 MB at the most, which
-/// is reached only where `publish.interval` is long and `sample.interval` short.
-const MAX_SAMPLES: u64 = 2_000_000;
+/// However long a window is, this many wait.
+const FEWEST: usize = 60;
+
+/// Samples in all windows together. A sample whose value is like no other takes 16 bytes: 10 MB at the most. An hour
+/// of 8 GPUs, sampled every second, has 400,000.
+const MAX_SAMPLES: u64 = 600_000;
+
+/// A queue that stays full is logged again after this time.
+const LOG_AGAIN: Duration = Duration::from_mins(10);
 
 /// A bounded queue of windows.
 #[derive(Debug)]
@@ -35,8 +42,13 @@ struct State {
     next: u64,
     /// In the order of their ids.
     entries: VecDeque<Entry>,
+    /// Samples in all entries, those included that have arrived already.
+    samples_held: u64,
     /// Without what is read off the entries.
     tally: Tally,
+    /// Samples lost since that was logged, and when.
+    lost: u64,
+    logged: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -53,6 +65,13 @@ impl Queue {
         Self::bounded(capacity, MAX_SAMPLES)
     }
 
+    /// An empty queue for an hour of windows of this length.
+    #[must_use]
+    pub fn for_an_hour(interval: Duration) -> Self {
+        let windows = HOUR.as_secs() / interval.as_secs().max(1);
+        Self::new(usize::try_from(windows).unwrap_or(FEWEST).max(FEWEST))
+    }
+
     fn bounded(capacity: usize, max_samples: u64) -> Self {
         Self {
             capacity: capacity.max(1),
@@ -63,7 +82,7 @@ impl Queue {
     }
 
     fn has_room(&self, state: &State, window: &ClosedWindow) -> bool {
-        state.entries.len() < self.capacity && state.samples() + window.samples() <= self.max_samples
+        state.entries.len() < self.capacity && state.samples_held + window.samples() <= self.max_samples
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -79,17 +98,15 @@ impl Store for Queue {
         while !self.has_room(&state, &window)
             && let Some(lost) = state.take_oldest_unheld()
         {
-            tracing::error!(
-                start = lost.waiting.window.start,
-                samples = lost.open,
-                "the queue is full: oldest window lost"
-            );
+            state.samples_held -= lost.waiting.window.samples();
             state.give_up(DropReason::QueueFull, lost.open);
+            state.log_lost(lost.open);
         }
         let id = WindowId(state.next);
         state.next += 1;
         let open = window.samples();
         state.tally.samples += open;
+        state.samples_held += open;
         state.entries.push_back(Entry {
             waiting: Waiting {
                 id,
@@ -131,6 +148,7 @@ impl Store for Queue {
         if let Some(at) = state.position(id)
             && let Some(entry) = state.entries.remove(at)
         {
+            state.samples_held -= entry.waiting.window.samples();
             state.give_up(leftover, entry.open);
         }
     }
@@ -150,14 +168,6 @@ impl Store for Queue {
 }
 
 impl State {
-    /// Samples in memory, those included that have arrived already.
-    fn samples(&self) -> u64 {
-        self.entries
-            .iter()
-            .map(|entry| entry.waiting.window.samples())
-            .sum()
-    }
-
     fn take_oldest_unheld(&mut self) -> Option<Entry> {
         let is_unheld = |entry: &Entry| Arc::strong_count(&entry.waiting.window) == 1;
         let at = self.entries.iter().position(is_unheld)?;
@@ -181,6 +191,19 @@ impl State {
         settled
     }
 
+    /// A line when it begins and every ten minutes while it lasts: each minute of a long outage loses a window.
+    fn log_lost(&mut self, samples: u64) {
+        self.lost += samples;
+        if self.logged.is_none_or(|at| at.elapsed() >= LOG_AGAIN) {
+            tracing::error!(
+                samples = self.lost,
+                "the queue is full: the oldest windows are lost"
+            );
+            self.logged = Some(Instant::now());
+            self.lost = 0;
+        }
+    }
+
     fn give_up(&mut self, reason: DropReason, samples: u64) {
         self.tally.samples -= samples;
         if samples > 0 {
@@ -193,7 +216,6 @@ impl State {
 mod tests {
     use super::*;
     use crate::metrics::{Metric, Series, Windows};
-    use std::time::Duration;
 
     fn window(start: u64, samples: u32) -> ClosedWindow {
         let mut windows = Windows::new(Duration::from_secs(1), 10);

@@ -79,6 +79,8 @@ pub struct PublishInfo {
     pub namespace: String,
     /// `publish.max_series`.
     pub max_series: usize,
+    /// Series that `publish.rollup` adds to the sampler's.
+    pub rollup_series: usize,
     /// `publish.groups`; empty = nothing is published.
     pub groups: Vec<String>,
     /// What was published.
@@ -128,6 +130,7 @@ impl Snapshots {
             interval_seconds: config.publish.interval.as_secs(),
             namespace: config.publish.namespace.clone(),
             max_series: config.publish.max_series,
+            rollup_series: config.publish.rollup_series(),
             groups: config.publish.groups.iter().map(ToString::to_string).collect(),
             ..PublishInfo::default()
         };

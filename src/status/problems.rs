@@ -1,5 +1,7 @@
 //! What is wrong, and how to mend it: the part of the status that somebody is paged for. Pure.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
@@ -186,9 +188,11 @@ fn mend_of(reason: DropReason) -> &'static str {
 /// The way to the target: what fails, what it waits for, what is left out.
 fn publishing(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
     let status = &snapshot.publish.done;
-    if let (Some(error), Some(_)) = (&status.last_error, status.failing_since) {
+    if let (Some(error), Some(since)) = (&status.last_error, status.failing_since) {
+        let seconds = (snapshot.agent.taken_at - since).max(0.0) as u64;
         let what = format!(
-            "publishing fails ({}, {} in a row; {} samples wait): {}",
+            "publishing has failed for {} ({}, {} in a row; {} samples wait): {}",
+            humantime::format_duration(Duration::from_secs(seconds)),
             error.class.as_str(),
             error.in_a_row,
             snapshot.publish.pending_samples,
@@ -277,10 +281,12 @@ pub fn summary(snapshot: &Snapshot) -> String {
         (Some(error), Some(_)) => format!(" ({})", error.class.as_str()),
         _ => String::new(),
     };
+    let in_open = snapshot.sampler.open_window.map_or(0, |(_, samples)| samples);
     let ledger = format!(
-        "samples: {} published, {} pending, {} dropped",
+        "samples: {} collected = {} published + {} pending + {} dropped",
+        snapshot.sampler.ledger.collected,
         done.samples,
-        snapshot.publish.pending_samples,
+        snapshot.publish.pending_samples + in_open,
         snapshot.sampler.ledger.dropped_total()
     );
     let problems = match snapshot.problems.len() {

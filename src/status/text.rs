@@ -10,6 +10,7 @@ use super::table::Table;
 use crate::gpu::inventory::{Health, Newest};
 use crate::gpu::{DriverState, GpuState, GpuStatus, KernelLog, Memory};
 use crate::host::HostSample;
+use crate::metrics::window::Ledger;
 use crate::publish::report::PublishStatus;
 
 /// A reading older than this many sample intervals is shown with its age.
@@ -226,22 +227,24 @@ fn data(snapshot: &Snapshot, text: &mut String) {
     let in_open = sampler.open_window.map_or(0, |(_, samples)| samples);
     let start = sampler.open_window.map(|(start, _)| time(start));
     let open = start.unwrap_or_else(|| "none".into());
-    let above = match sampler.series.saturating_sub(publish.max_series) {
+    let series = sampler.series + publish.rollup_series;
+    let above = match series.saturating_sub(publish.max_series) {
         0 => "",
         _ => ", the agent's own above that",
     };
     let _ = writeln!(
         text,
         "Window  open: {open} with {in_open} samples; {} series of at most {}{above}",
-        sampler.series, publish.max_series
+        series, publish.max_series
     );
     let _ = writeln!(
         text,
-        "Ledger  {} samples collected = {} published + {in_open} in the open window + {} waiting + {} dropped",
+        "Ledger  {} samples collected = {} published + {in_open} in the open window + {} waiting + {} dropped{}",
         sampler.ledger.collected,
         publish.done.samples,
         publish.pending_samples,
-        sampler.ledger.dropped_total()
+        sampler.ledger.dropped_total(),
+        reasons(&sampler.ledger)
     );
     if let Some(step) = sampler.last_clock_step {
         let _ = writeln!(
@@ -251,6 +254,17 @@ fn data(snapshot: &Snapshot, text: &mut String) {
         );
     }
     text.push('\n');
+}
+
+fn reasons(ledger: &Ledger) -> String {
+    let dropped = ledger.dropped.iter();
+    let reasons: Vec<String> = dropped
+        .map(|(reason, samples)| format!("{}: {samples}", reason.as_str()))
+        .collect();
+    match reasons.as_slice() {
+        [] => String::new(),
+        reasons => format!(" ({})", reasons.join("; ")),
+    }
 }
 
 fn traffic(done: &PublishStatus) -> String {

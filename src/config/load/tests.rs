@@ -359,10 +359,22 @@ fn what_cloudwatch_would_refuse_is_refused_with_the_mend() {
             "write 60 (standard) or 1 (high resolution)",
         ),
         (
-            "publish.rollup=[{metrics=['m'],dimensions=['ClusterName']}]",
+            "publish.rollup=[{metrics=['gpu_utilization'],dimensions=['ClusterName']}]",
             "add ClusterName to publish.dimensions",
         ),
         ("publish.rollup=[{dimensions=[]}]", "names no metric"),
+        (
+            "publish.rollup=[{metrics=['gpu_utilisation']}]",
+            "is not a metric of the catalogue; did you mean gpu_utilization?",
+        ),
+        (
+            "publish.rollup=[{metrics=['gpu_power_draw']},{metrics=['gpu_temperature','gpu_power_draw']}]",
+            "publish.rollup[1].metrics[1] = \"gpu_power_draw\": is rolled up with these dimensions already",
+        ),
+        (
+            "publish.endpoint_url=https://me:secret@proxy.example",
+            "names a user, and the log and the status would show it",
+        ),
         (
             "publish.rollup=[{metrics=['']}]",
             "publish.rollup[0].metrics[0] = \"\": must not be empty",
@@ -403,7 +415,7 @@ fn wrong_types_and_unknown_words_are_refused_with_the_mend() {
             "must be a whole number, zero or more",
         ),
         (
-            "publish.rollup=[{metrics=['m'],metric=1}]",
+            "publish.rollup=[{metrics=['gpu_utilization'],metric=1}]",
             "unknown key; did you mean publish.rollup[0].metrics?",
         ),
         ("publish.rollup={}", "must be a list"),
@@ -469,7 +481,7 @@ fn what_is_wrong_already_is_not_compared() {
         let mut sources = set(&[setting]);
         sources
             .set
-            .push("publish.rollup=[{metrics=[\"m\"],dimensions=[\"ClusterName\"]}]".into());
+            .push("publish.rollup=[{metrics=[\"gpu_utilization\"],dimensions=[\"ClusterName\"]}]".into());
         let text = load_text(&sources).unwrap_err();
         assert!(only_problem(&text).starts_with("publish.dimensions"), "{text}");
     }

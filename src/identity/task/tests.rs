@@ -415,8 +415,8 @@ async fn hostile_answers_are_refused_with_a_reason() {
         ),
         (Answer::Say(200, b"\xff\xfe\x00".to_vec()), "invalid UTF-8"),
         (say(200, &"0".repeat(100_000)), "length limit exceeded"),
-        (Answer::Endless(1 << 40), "the answer has 1099511627776 bytes"),
-        (Answer::Chunks, "the answer has no Content-Length"),
+        (Answer::Endless(1 << 40), "length limit exceeded"),
+        (Answer::Chunks, "length limit exceeded"),
         (
             say(200, r#"{"instanceId": "i-1; rm -rf"}"#),
             "the instance id \"i-1; rm -rf\"",

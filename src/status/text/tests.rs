@@ -234,7 +234,7 @@ Host    CPU 12.3 %, memory 40.0 %, swap none; late 4 time(s)
 
 Publish to stdout every 1m, namespace GPUShare; 62 windows, 1922 datums; last 01:01:00Z with 1860 samples
 Window  open: 01:02:00Z with 96 samples; 31 series of at most 31
-Ledger  121282 samples collected = 119136 published + 96 in the open window + 1800 waiting + 250 dropped
+Ledger  121282 samples collected = 119136 published + 96 in the open window + 1800 waiting + 250 dropped (one series more than publish.max_series: 240; not a number that CloudWatch takes: 10)
 Clock   stepped 2 time(s), last by -4.2 s
 
 Problems
