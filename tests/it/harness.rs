@@ -1,5 +1,6 @@
 //! A node in a temporary directory, and the agent on it.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -110,11 +111,16 @@ impl Node {
     /// `gpushare ARGUMENTS` with this node's configuration and environment, output captured.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gpushare"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| leads_to_aws(name)) {
+            command.env_remove(name);
+        }
         command
             .args(arguments)
             .arg("--config")
             .arg(self.write_config())
             .env_remove("NOTIFY_SOCKET")
+            // No ~/.aws of whoever runs the tests.
+            .env("HOME", self.dir.path())
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("FAKE_NVML_SCENARIO", self.path("scenario.toml"))
             .env("FAKE_NVML_CALLLOG", self.path("nvml.log"))
@@ -168,6 +174,12 @@ impl Node {
             log: self.path("agent.log"),
         }
     }
+}
+
+/// Whether a variable of whoever runs the tests would lead the agent to a real service, or past a fake one.
+fn leads_to_aws(name: &OsStr) -> bool {
+    let name = name.to_string_lossy().to_uppercase();
+    name.starts_with("AWS_") || name.ends_with("_PROXY")
 }
 
 fn read_lines(stdout: ChildStdout, lines: Arc<Mutex<Vec<Value>>>) -> JoinHandle<()> {

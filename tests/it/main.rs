@@ -13,3 +13,4 @@ mod gpu;
 mod harness;
 mod input;
 mod life;
+mod publish;

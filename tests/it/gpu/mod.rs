@@ -8,4 +8,4 @@
 mod driver;
 mod faults;
 mod readings;
-mod scene;
+pub(crate) mod scene;

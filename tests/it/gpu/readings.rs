@@ -4,20 +4,16 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use fake_nvml::calllog::{Call, Outcome};
-use fake_nvml::{Scenario, utilization_between};
 use gpushare::gpu::GpuProcess;
 use gpushare::gpu::wire::FaultKind;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use super::scene::{
-    at_most_one_a_second, calls_of, driver_fault, gaps, gpu, metrics_of, next_windows, series, start_of,
-    unix_us, values, well,
+    STAIRS, at_most_one_a_second, calls_of, driver_fault, gaps, gpu, metrics_of, next_windows,
+    node_on_stairs, ring, series, start_of, unix_us, values, well,
 };
 use crate::harness::{Agent, Datum, Node, datums, wait_for};
-
-/// A curve whose ring samples have values that differ from each other: 0, 1, 2, ... 95, then 0 again.
-const STAIRS: &str = "utilization = [[0, 0], [16000, 96]]\nperiod_ms = 16000";
 
 #[test]
 fn a_gpu_is_published_under_its_number_with_its_memory_share() {
@@ -34,22 +30,6 @@ fn a_gpu_is_published_under_its_number_with_its_memory_share() {
     let memory = &series(&windows, "gpu_memory_used", 0)[0];
     assert_eq!(memory.values[0].0, 4000.0 * 1024.0 * 1024.0);
     assert!(memory.samples() > 1.0, "one for each reading");
-}
-
-/// Ring samples fall 83 ms from the readings on either side, so that the last reading of a window (0.95 s) finds
-/// exactly the samples of its second unless it is very late.
-fn node_on_stairs() -> (Node, u64) {
-    let now = unix_us(SystemTime::now());
-    let epoch_us = now - now % 1_000_000 + 33_000;
-    let node = Node::new(&gpu('a', STAIRS)).with_env("FAKE_NVML_EPOCH_MS", &(epoch_us / 1000).to_string());
-    (node, epoch_us)
-}
-
-/// The ring's samples from `from_us` to now.
-fn ring(epoch_us: u64, from_us: u64, until_us: u64) -> Vec<f64> {
-    let scenario = Scenario::parse(&gpu('a', STAIRS)).unwrap();
-    let samples = utilization_between(&scenario.gpus[0], epoch_us, from_us - 1, until_us - 1);
-    samples.iter().map(|sample| f64::from(sample.value)).collect()
 }
 
 /// The samples of each window in ascending order, each of which occurs once.

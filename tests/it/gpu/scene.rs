@@ -4,24 +4,44 @@ use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fake_nvml::calllog::{Call, Outcome};
+use fake_nvml::{Scenario, utilization_between};
 use gpushare::gpu::inventory::Reason;
 use gpushare::gpu::wire::FaultKind;
 use gpushare::gpu::{DriverState, GpuState};
 use gpushare::status::Snapshot;
 use serde_json::Value;
 
-use crate::harness::{Agent, Datum, datums};
+use crate::harness::{Agent, Datum, Node, datums};
 
 /// The call whose answer never comes in the tests about hanging drivers.
 pub(super) const HANGING: &str = "nvmlDeviceGetTemperature";
 
 /// A GPU named after a letter (`GPU-a`) with a fifth of its allocatable memory used; `keys` overrides nothing and adds
 /// the rest (TOML).
-pub(super) fn gpu(letter: char, keys: &str) -> String {
+pub(crate) fn gpu(letter: char, keys: &str) -> String {
     format!(
         "[[gpu]]\nuuid = \"GPU-{letter}\"\nname = \"NVIDIA A10G\"\npci = \"00000000:00:1{letter}.0\"\n\
          memory_mib = 24000\nreserved_mib = 4000\nused_mib = 4000\n{keys}\n"
     )
+}
+
+/// A curve whose ring samples have values that differ from each other: 0, 1, 2, ... 95, then 0 again.
+pub(super) const STAIRS: &str = "utilization = [[0, 0], [16000, 96]]\nperiod_ms = 16000";
+
+/// Ring samples fall 83 ms from the readings on either side, so that the last reading of a window (0.95 s) finds
+/// exactly the samples of its second unless it is very late.
+pub(crate) fn node_on_stairs() -> (Node, u64) {
+    let now = unix_us(SystemTime::now());
+    let epoch_us = now - now % 1_000_000 + 33_000;
+    let node = Node::new(&gpu('a', STAIRS)).with_env("FAKE_NVML_EPOCH_MS", &(epoch_us / 1000).to_string());
+    (node, epoch_us)
+}
+
+/// The ring's samples from `from_us` to before `until_us`.
+pub(crate) fn ring(epoch_us: u64, from_us: u64, until_us: u64) -> Vec<f64> {
+    let scenario = Scenario::parse(&gpu('a', STAIRS)).unwrap();
+    let samples = utilization_between(&scenario.gpus[0], epoch_us, from_us - 1, until_us - 1);
+    samples.iter().map(|sample| f64::from(sample.value)).collect()
 }
 
 /// GPU 0 (`GPU-a`) at 40 % and GPU 1 (`GPU-b`) at 70 %.
@@ -156,7 +176,7 @@ pub(super) fn at_most_one_a_second(calls: &[&Call]) -> bool {
 }
 
 /// Microseconds since 1970, as the driver stamps its samples.
-pub(super) fn unix_us(time: SystemTime) -> u64 {
+pub(crate) fn unix_us(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap();
     u64::try_from(since.as_micros()).unwrap()
 }

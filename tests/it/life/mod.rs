@@ -6,7 +6,7 @@
 //! * `status`: the socket, `gpushare status` and `gpushare check`;
 //! * `scene`: the nodes that these tests run on, and how they look at what was printed.
 
-mod scene;
+pub(crate) mod scene;
 mod status;
 mod stop;
 mod systemd;

@@ -1,0 +1,290 @@
+//! Requests that fail, and nothing that is lost or counted twice for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fake_cloudwatch::{AcceptedDatum, FakeCloudWatch, Fate, Key, Rule, merged};
+use gpushare::metrics::window::DropReason;
+use gpushare::publish::fate::Class;
+use gpushare::publish::retry::Pace;
+
+use super::scene::{
+    assert_every_ring_sample, assert_nothing_lost, instance_whose, node, node_with_gpu, once, stopped,
+    wait_failure, wait_well,
+};
+use crate::life::scene::assert_adds_up;
+
+/// What CloudWatch shows of a series that a sample counted twice could change, percentiles included.
+fn shown(accepted: &[AcceptedDatum]) -> BTreeMap<Key, Vec<f64>> {
+    let statistics = merged(accepted, Duration::ZERO);
+    let shown = statistics.into_iter().map(|(key, merged)| {
+        let percentiles = [1.0, 25.0, 50.0, 90.0, 99.0, 99.9].map(|p| merged.percentile(p).unwrap());
+        let mut numbers = vec![merged.minimum, merged.maximum];
+        numbers.extend(percentiles);
+        // Whole billionths of it, because sums of more numbers round differently.
+        numbers.push((merged.average().unwrap() * 1e9 / merged.maximum.abs().max(1.0)).round());
+        (key, numbers)
+    });
+    shown.collect()
+}
+
+/// The attempts that brought each datum.
+fn bringers(accepted: &[AcceptedDatum]) -> BTreeMap<&Key, BTreeSet<u64>> {
+    let mut bringers = BTreeMap::<_, BTreeSet<u64>>::new();
+    for datum in accepted {
+        let is_new = bringers.entry(&datum.key).or_default().insert(datum.attempt);
+        assert!(is_new, "twice in one request: {:?}", datum.key);
+    }
+    bringers
+}
+
+#[test]
+fn c03_a_reset_before_the_body_loses_and_doubles_nothing() {
+    let fake = FakeCloudWatch::start().unwrap();
+    fake.play([Rule::first(2, Fate::ResetBeforeBody)]);
+    let (node, epoch_us) = node_with_gpu(&fake);
+    let agent = node.start();
+    let failed = wait_failure(&agent, Class::Unreachable);
+    assert_adds_up(&failed);
+    let well = wait_well(&agent, 4);
+    stopped(agent);
+    assert_nothing_lost(&fake, &failed);
+    assert_nothing_lost(&fake, &well);
+    assert_every_ring_sample(&fake, epoch_us);
+    let accepted = fake.accepted();
+    assert_eq!(once(&accepted).len(), accepted.len(), "nothing was sent twice");
+}
+
+#[test]
+fn c03_a_reset_after_the_commit_doubles_a_request_at_most_and_changes_no_statistic() {
+    let fake = FakeCloudWatch::start().unwrap();
+    // Twice in a row, and once again later.
+    let later = Rule::first(1, Fate::ResetAfterCommit).starting(Duration::from_secs(4));
+    fake.play([Rule::first(2, Fate::ResetAfterCommit), later]);
+    let (node, epoch_us) = node_with_gpu(&fake);
+    let agent = node.start();
+    let spoilt = || {
+        fake.attempts()
+            .iter()
+            .filter(|attempt| attempt.fate.is_some())
+            .count()
+    };
+    agent.wait("three answers were cut off", |_| spoilt() == 3);
+    let well = wait_well(&agent, 5);
+    stopped(agent);
+    assert_nothing_lost(&fake, &well);
+    assert_every_ring_sample(&fake, epoch_us);
+
+    let accepted = fake.accepted();
+    assert!(accepted.len() > once(&accepted).len(), "some were sent again");
+    let answered: BTreeSet<u64> = fake
+        .attempts()
+        .iter()
+        .filter(|attempt| attempt.status == Some(200))
+        .map(|attempt| attempt.number)
+        .collect();
+    for (key, attempts) in bringers(&accepted) {
+        // Each further copy is the work of one fault, and after an answer there is none.
+        assert_eq!(
+            attempts.intersection(&answered).count(),
+            1,
+            "{key:?}: {attempts:?}"
+        );
+        assert_eq!(
+            attempts.last(),
+            attempts.intersection(&answered).last(),
+            "{key:?}"
+        );
+    }
+    assert_eq!(shown(&accepted), shown(&once(&accepted)));
+}
+
+#[test]
+fn every_way_to_fail_has_a_name_and_a_mend_and_loses_nothing() {
+    let page = |status| Fate::ProxyHtml { status };
+    let trouble = |status, body| Fate::ServerError { status, body };
+    let rows = [
+        (
+            Fate::Throttle,
+            Class::Throttled,
+            "HTTP 400 Throttling",
+            "Service Quotas",
+        ),
+        (
+            trouble(500, true),
+            Class::ServerError,
+            "HTTP 500 InternalServiceError",
+            "Health Dashboard",
+        ),
+        (
+            trouble(503, true),
+            Class::ServerError,
+            "HTTP 503 ServiceUnavailable",
+            "Health Dashboard",
+        ),
+        (
+            trouble(504, false),
+            Class::ServerError,
+            "HTTP 504",
+            "Health Dashboard",
+        ),
+        (
+            page(502),
+            Class::ServerError,
+            "HTTP 502 with text/html",
+            "Health Dashboard",
+        ),
+        (
+            page(407),
+            Class::NotCloudWatch,
+            "HTTP 407 with text/html",
+            "the proxy",
+        ),
+        (
+            Fate::ProxyXml { status: 403 },
+            Class::NotCloudWatch,
+            "HTTP 403",
+            "publish.endpoint_url",
+        ),
+        (
+            Fate::EmptyOk,
+            Class::NotCloudWatch,
+            "HTTP 200",
+            "publish.endpoint_url",
+        ),
+        (
+            Fate::ResetBeforeBody,
+            Class::Unreachable,
+            "cannot be reached",
+            "HTTPS_PROXY",
+        ),
+        (
+            Fate::ExpiredToken,
+            Class::CredentialsExpired,
+            "HTTP 403 ExpiredToken",
+            "AWS_SESSION_TOKEN",
+        ),
+        (
+            Fate::InvalidClientToken,
+            Class::CredentialsRejected,
+            "HTTP 403 InvalidClientTokenId",
+            "AWS_ACCESS_KEY_ID",
+        ),
+        (
+            Fate::AccessDenied,
+            Class::Denied,
+            "cloudwatch:PutMetricData is missing",
+            "cloudwatch:PutMetricData",
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (fate, class, what, mend) in rows {
+            scope.spawn(move || fails_once(&fate, class, what, mend));
+        }
+    });
+}
+
+/// Plays one failure to an agent of its own.
+fn fails_once(fate: &Fate, class: Class, what: &str, mend: &str) {
+    let fake = FakeCloudWatch::start().unwrap();
+    fake.play([Rule::first(1, fate.clone())]);
+    let node = node(&fake);
+    let agent = node.start();
+    let failed = wait_failure(&agent, class);
+    let error = failed.publish.done.last_error.clone().unwrap();
+    assert!(error.what.contains(what), "{fate:?}: {}", error.what);
+    assert!(error.mend.contains(mend), "{fate:?}: {}", error.mend);
+    let well = wait_well(&agent, 3);
+    assert_adds_up(&well);
+    let attempts = fake.attempts();
+    stopped(agent);
+    assert_nothing_lost(&fake, &failed);
+    assert_nothing_lost(&fake, &well);
+    let accepted = fake.accepted();
+    assert_eq!(
+        once(&accepted).len(),
+        accepted.len(),
+        "{fate:?}: nothing was sent twice"
+    );
+    for attempt in attempts {
+        let said = attempt.headers.get("amz-sdk-request");
+        assert_eq!(
+            said.map(String::as_str),
+            Some("attempt=1; max=1"),
+            "the SDK itself tries once"
+        );
+    }
+}
+
+#[test]
+fn a_connection_that_is_refused_delays_windows_and_loses_none() {
+    let fake = FakeCloudWatch::start().unwrap();
+    // Three attempts or four in all: the third pause outlasts the outage.
+    let instance = instance_whose(|pauses| {
+        let [first, second, third] = [(); 3].map(|()| pauses.pause(Pace::Fast).as_secs_f64());
+        first < 0.5 && second < 0.5 && (2.5..3.5).contains(&third)
+    });
+    let (node, epoch_us) = node_with_gpu(&fake);
+    let node = node.with("node.instance_id", &format!("{instance:?}"));
+    fake.refuse_for(Duration::from_secs(3));
+    let agent = node.start();
+    let failed = wait_failure(&agent, Class::Unreachable);
+    let piled = agent.wait("windows wait", |status| status.publish.pending_windows >= 2);
+    assert_adds_up(&piled);
+    let well = wait_well(&agent, 4);
+    stopped(agent);
+    for status in [&failed, &piled, &well] {
+        assert_nothing_lost(&fake, status);
+    }
+    assert_every_ring_sample(&fake, epoch_us);
+}
+
+#[test]
+fn the_ledger_adds_up_at_every_look_while_everything_goes_wrong() {
+    let fake = FakeCloudWatch::start().unwrap();
+    let trouble = |status, body| Fate::ServerError { status, body };
+    fake.play([
+        Rule::always(Fate::ResetAfterCommit).percent(10, 1),
+        Rule::always(Fate::ResetBeforeBody).percent(6, 2),
+        Rule::always(Fate::Throttle).percent(6, 3),
+        Rule::always(trouble(500, true)).percent(6, 4),
+        Rule::always(trouble(503, false)).percent(6, 5),
+        Rule::always(Fate::TooLarge).percent(20, 8),
+        Rule::always(Fate::NamedPoison {
+            metric: "mem_used_percent".into(),
+        }),
+    ]);
+    // A cap that refuses some series: samples are dropped before and after their window is closed.
+    let (node, _) = node_with_gpu(&fake);
+    let node = node.with("publish.max_series", "12");
+    let agent = node.start();
+    let mut last = None;
+    for _ in 0..120 {
+        let status = agent.status().unwrap();
+        assert_adds_up(&status);
+        last = Some(status);
+        // Half a sample.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let stormy = last.unwrap();
+    let fates: BTreeSet<&str> = fake
+        .attempts()
+        .iter()
+        .filter_map(|attempt| attempt.fate)
+        .collect();
+    assert!(fates.len() >= 3, "{fates:?}");
+    for reason in [DropReason::SeriesLimit, DropReason::Refused] {
+        assert!(
+            stormy.sampler.ledger.dropped[&reason] > 0,
+            "{:?}",
+            stormy.sampler.ledger
+        );
+    }
+    fake.play([]);
+    let well = wait_well(&agent, stormy.publish.done.windows + 1);
+    assert_adds_up(&well);
+    let ended = stopped(agent);
+    assert!(!ended.log.contains("samples are lost"), "{}", ended.log);
+    // What the ledger calls accepted is what arrived: no more, and no less once everything was sent.
+    assert_nothing_lost(&fake, &well);
+}
