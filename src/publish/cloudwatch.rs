@@ -178,7 +178,7 @@ impl CloudWatchPublisher {
         }
         if is_without_connection(error) {
             self.seen.lock().attempt = Traffic::default();
-            return self.unreachable(&cause);
+            return Outcome::Unreachable(self.at_host(&cause));
         }
         let is_sent = self.seen.lock().attempt.requests > 0;
         match error {
@@ -190,7 +190,7 @@ impl CloudWatchPublisher {
                 ..self.seen.reply()
             }),
             SdkError::TimeoutError(_) if is_sent => {
-                Outcome::TimedOut(format!("nothing within {ATTEMPT_TIMEOUT:?}"))
+                Outcome::TimedOut(self.at_host(&format!("nothing within {ATTEMPT_TIMEOUT:?}")))
             }
             SdkError::TimeoutError(_) => {
                 Outcome::NoCredentials(format!("none came within {ATTEMPT_TIMEOUT:?}"))
@@ -201,7 +201,7 @@ impl CloudWatchPublisher {
             SdkError::ResponseError(_) if self.seen.reply().status != 0 => {
                 Outcome::Answered(self.seen.reply())
             }
-            _ => self.unreachable(&cause),
+            _ => Outcome::Unreachable(self.at_host(&cause)),
         }
     }
 
@@ -225,8 +225,8 @@ impl CloudWatchPublisher {
         }
     }
 
-    fn unreachable(&self, why: &str) -> Outcome {
-        Outcome::Unreachable(format!("{}: {why}", self.seen.lock().endpoint))
+    fn at_host(&self, what: &str) -> String {
+        format!("{}: {what}", self.seen.lock().host)
     }
 }
 
@@ -330,12 +330,11 @@ fn without_request(why: &str) -> String {
     }
 }
 
-/// Scheme, host and port; a user and password before the host are nobody's business.
-fn endpoint(uri: &str) -> String {
-    let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}")
+/// Host and port of a URI, without the user and password that it may begin with.
+fn host_of(uri: &str) -> &str {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 /// What the observer saw of the call under way.
@@ -348,8 +347,8 @@ struct Sight {
     cut_off: Traffic,
     /// Of the call under way.
     attempt: Traffic,
-    /// Scheme, host and port of the request.
-    endpoint: String,
+    /// Where the request goes: a region that does not exist shows in the name alone.
+    host: String,
     reply: Reply,
 }
 
@@ -423,8 +422,8 @@ impl Intercept for Observer {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let mut seen = self.0.lock();
+        host_of(context.request().uri()).clone_into(&mut seen.host);
         seen.attempt.requests += 1;
-        seen.endpoint = endpoint(context.request().uri());
         seen.attempt.wire_bytes += context.request().body().content_length().unwrap_or(0);
         Ok(())
     }

@@ -307,7 +307,26 @@ async fn c03_a_connection_that_breaks_or_is_refused_is_unreachable() {
     assert_eq!(class(&broken), Class::Unreachable);
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = publisher(free, keys()).publish(&data(1, 1, false)).await.unwrap();
-    assert_eq!(class(&refused), Class::Unreachable);
+    let Fate::Failed(failure) = &refused.fate else {
+        panic!("{:?}", refused.fate);
+    };
+    assert_eq!(failure.class, Class::Unreachable);
+    let named = format!("CloudWatch cannot be reached: {free}: ");
+    assert!(failure.what.starts_with(&named), "{}", failure.what);
+}
+
+#[test]
+fn the_host_of_an_endpoint_is_named_without_its_password() {
+    for (uri, host) in [
+        (
+            "https://monitoring.eu-west-1.amazonaws.com/service/x",
+            "monitoring.eu-west-1.amazonaws.com",
+        ),
+        ("http://[::1]:8080?x", "[::1]:8080"),
+        ("http://user:secret@proxy.internal/a@b", "proxy.internal"),
+    ] {
+        assert_eq!(host_of(uri), host);
+    }
 }
 
 #[tokio::test]
@@ -363,9 +382,16 @@ async fn an_endpoint_that_is_no_url_is_named_and_the_request_is_not_printed() {
 }
 
 #[tokio::test]
-async fn c13_expired_credentials_are_asked_for_anew() {
-    let stub = Stub::start(vec![refused("403 Forbidden", "ExpiredToken")]);
-    let mut publisher = publisher(stub.address, keys());
-    publisher.publish(&data(1, 1, false)).await.unwrap();
-    assert!(publisher.client.is_none());
+async fn c13_credentials_that_are_refused_are_asked_for_anew() {
+    for (code, anew) in [
+        ("ExpiredToken", true),
+        ("InvalidClientTokenId", true),
+        ("AccessDenied", true),
+        ("Throttling", false),
+    ] {
+        let stub = Stub::start(vec![refused("403 Forbidden", code)]);
+        let mut publisher = publisher(stub.address, keys());
+        publisher.publish(&data(1, 1, false)).await.unwrap();
+        assert_eq!(publisher.client.is_none(), anew, "{code}");
+    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use fake_cloudwatch::{AcceptedDatum, FakeCloudWatch, Key};
 use gpushare::publish::fate::Class;
-use gpushare::publish::retry::{self, Backoff, Jitter, Pace};
+use gpushare::publish::retry::{self, Backoff, Pace};
 use gpushare::status::Snapshot;
 
 use crate::gpu::scene::{node_on_stairs, ring, unix_us};
@@ -46,7 +46,7 @@ fn hasty() -> String {
 /// The first instance id whose pauses are as wanted: they are random, but always the same for the same id.
 pub(super) fn instance_whose(wanted: impl Fn(&mut Backoff) -> bool) -> String {
     let mut ids = (0_u64..).map(|number| format!("i-{number:017x}"));
-    let found = ids.find(|id| wanted(&mut Backoff::new(Jitter::new(retry::seed(id)))));
+    let found = ids.find(|id| wanted(&mut Backoff::new(fastrand::Rng::with_seed(retry::seed(id)))));
     found.unwrap()
 }
 
