@@ -4,6 +4,8 @@
 //! already, so that one mistake is reported once.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use super::check::Checker;
@@ -129,25 +131,37 @@ fn namespace(text: &str, check: &mut Checker<'_>) -> String {
 }
 
 fn endpoint(url: &str, check: &mut Checker<'_>) -> String {
-    let host = url
-        .strip_prefix("https://")
-        .or_else(|| url.strip_prefix("http://"));
-    let is_url = host.is_some_and(|host| {
-        !host.is_empty() && !host.starts_with('/') && host.bytes().all(|byte| byte.is_ascii_graphic())
-    });
-    if !is_url {
+    if !is_http_url(url) {
         let mend = "write a URL such as \"https://monitoring.eu-west-1.amazonaws.com\"";
         check.refuse("publish.endpoint_url", "is not an http:// or https:// URL", mend);
     }
-    let authority = host.and_then(|host| host.split(['/', '?', '#']).next());
-    if authority.is_some_and(|authority| authority.contains('@')) {
-        check.refuse(
-            "publish.endpoint_url",
-            "names a user, and the log and the status would show it",
-            "leave it out: requests are signed with the AWS credentials",
-        );
-    }
     url.to_owned()
+}
+
+/// Strict, because an HTTP client makes the best of a wrong URL: it takes a port that is none for the default one.
+fn is_http_url(url: &str) -> bool {
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
+    let Some(rest) = rest.filter(|rest| rest.bytes().all(|byte| byte.is_ascii_graphic())) else {
+        return false;
+    };
+    let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
+    if let Some(bracketed) = authority.strip_prefix('[') {
+        let parts = bracketed.split_once(']');
+        return parts.is_some_and(|(address, port)| {
+            address.parse::<Ipv6Addr>().is_ok()
+                && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+        });
+    }
+    let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
+    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !host.is_empty() && host.bytes().all(is_host_byte) && is_port(port)
+}
+
+fn is_port(text: &str) -> bool {
+    // The standard parser takes a sign.
+    !text.starts_with('+') && text.parse::<NonZeroU16>().is_ok()
 }
 
 fn dimensions(key: &str, words: &[String], check: &mut Checker<'_>) -> Vec<Dimension> {
