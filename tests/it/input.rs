@@ -364,18 +364,21 @@ fn a_library_that_is_not_nvml_is_an_error_that_names_the_key() {
 }
 
 #[test]
-fn a_target_that_is_not_built_yet_is_a_configuration_error() {
-    let node = Node::new(NO_GPUS).with("publish.target", "\"cloudwatch\"");
-    let said = refused(node.command(&["run"]), 78);
-    assert!(
-        said.contains("publish.target = \"cloudwatch\" is not built yet"),
-        "{said}"
-    );
-    assert!(said.contains("--set publish.target=stdout"), "{said}");
-    assert!(!node.path("status.sock").exists());
-    let (code, found, _) = output(node.command(&["check"]));
-    assert_eq!(code, 1);
-    assert!(found.contains("ERROR    publish.target"), "{found}");
+fn an_endpoint_that_is_no_url_is_named_with_an_example() {
+    for url in [
+        "\"monitoring.internal\"",
+        "\"ftp://x\"",
+        "\"http://host:99999\"",
+        "\"http://[::1\"",
+    ] {
+        assert_eq!(
+            problem_of("publish.endpoint_url", url),
+            format!(
+                "publish.endpoint_url = {url}: is not an http:// or https:// URL; \
+                 write a URL such as \"https://monitoring.eu-west-1.amazonaws.com\""
+            )
+        );
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use fake_cloudwatch::{AcceptedDatum, FakeCloudWatch, Key};
+use fake_imds::FakeImds;
 use gpushare::publish::fate::Class;
 use gpushare::publish::retry::{self, Backoff, Pace};
 use gpushare::status::Snapshot;
@@ -24,15 +25,39 @@ pub(super) fn node_with_gpu(fake: &FakeCloudWatch) -> (Node, u64) {
     (publishing(node, fake), epoch_us)
 }
 
+/// The same without a GPU, with credentials from the role of the instance that `imds` describes.
+pub(super) fn node_with_role(fake: &FakeCloudWatch, imds: &FakeImds) -> Node {
+    let node = Node::new(NO_GPUS).with("gpu.enabled", "false");
+    without_credentials(node, fake)
+        .with_env("AWS_EC2_METADATA_DISABLED", "false")
+        .with_env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &imds.url())
+}
+
+/// A node that publishes to the endpoint of a region.
+pub(super) fn node_without_endpoint(region: &str) -> Node {
+    let node = Node::new(NO_GPUS).with("gpu.enabled", "false");
+    with_credentials(to_cloudwatch(node)).with("node.region", &format!("{region:?}"))
+}
+
 /// Makes a node publish to `fake`, with credentials from the environment.
 pub(super) fn publishing(node: Node, fake: &FakeCloudWatch) -> Node {
+    with_credentials(without_credentials(node, fake))
+}
+
+fn with_credentials(node: Node) -> Node {
+    node.with_env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+        .with_env("AWS_SECRET_ACCESS_KEY", "secret")
+}
+
+fn without_credentials(node: Node, fake: &FakeCloudWatch) -> Node {
+    to_cloudwatch(node).with("publish.endpoint_url", &format!("{:?}", fake.url()))
+}
+
+fn to_cloudwatch(node: Node) -> Node {
     node.with("publish.target", "\"cloudwatch\"")
-        .with("publish.endpoint_url", &format!("{:?}", fake.url()))
         .with("publish.dimensions", "[\"InstanceId\"]")
         .with("node.region", "\"eu-west-1\"")
         .with("node.instance_id", &format!("{:?}", hasty()))
-        .with_env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
-        .with_env("AWS_SECRET_ACCESS_KEY", "secret")
 }
 
 /// An instance whose pauses after its first two failures are short, even those for what somebody has to mend.
@@ -64,6 +89,11 @@ pub(super) fn wait_well(agent: &Agent, windows: u64) -> Snapshot {
         let done = &status.publish.done;
         done.failing_since.is_none() && done.windows >= windows
     })
+}
+
+/// Whether two windows wait, and none has arrived.
+pub(super) fn everything_waits(status: &Snapshot) -> bool {
+    status.publish.pending_windows >= 2 && status.publish.done.windows == 0
 }
 
 /// Stops an agent that has nothing in its way.
