@@ -245,16 +245,16 @@ fn the_ledger_adds_up_at_every_look_while_everything_goes_wrong() {
     let fake = FakeCloudWatch::start().unwrap();
     let trouble = |status, body| Fate::ServerError { status, body };
     fake.play([
-        // First: what is refused must not have been accepted before.
+        // First, because what is refused must not have been accepted before; a metric that no cap refuses.
         Rule::always(Fate::NamedPoison {
-            metric: "mem_used_percent".into(),
+            metric: "publish_backlog_seconds".into(),
         }),
         Rule::always(Fate::ResetAfterCommit).percent(10, 1),
         Rule::always(Fate::ResetBeforeBody).percent(6, 2),
         Rule::always(Fate::Throttle).percent(6, 3),
         Rule::always(trouble(500, true)).percent(6, 4),
         Rule::always(trouble(503, false)).percent(6, 5),
-        Rule::always(Fate::TooLarge).percent(20, 8),
+        Rule::first(2, Fate::TooLarge),
     ]);
     // A cap that refuses some series: samples are dropped before and after their window is closed.
     let (node, _) = node_with_gpu(&fake);
