@@ -1,6 +1,6 @@
 //! The node that publishes, and how what arrived is compared with what was sampled.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use fake_cloudwatch::{AcceptedDatum, FakeCloudWatch, Key};
@@ -153,8 +153,8 @@ pub(super) fn assert_nothing_lost(fake: &FakeCloudWatch, status: &Snapshot) {
     );
 }
 
-/// Asserts that the windows that arrived follow on each other without a gap, and hold every sample of the driver's ring
-/// from the first one on, each once and in its own window.
+/// Asserts that the windows that arrived hold every sample of the driver's ring in turn, from the first one on, each
+/// once: a window that is missing would leave its samples out.
 #[track_caller]
 pub(super) fn assert_every_ring_sample(fake: &FakeCloudWatch, epoch_us: u64) {
     let data = once(&fake.accepted());
@@ -173,7 +173,4 @@ pub(super) fn assert_every_ring_sample(fake: &FakeCloudWatch, epoch_us: u64) {
         expected.sort_by(f64::total_cmp);
         assert_eq!(*window, expected, "the window of {start:?} in {windows:?}");
     }
-    let starts: BTreeSet<u64> = windows.keys().map(|start| unix_us(*start) / 1_000_000).collect();
-    let span = starts.last().unwrap() - starts.first().unwrap() + 1;
-    assert_eq!(starts.len() as u64, span, "no window is missing: {starts:?}");
 }
