@@ -17,17 +17,17 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// Samples a second in these tests.
 const PACE: f64 = 10.0;
 
+/// One that trickles has no whole head in this time.
 #[test]
-fn c18_answers_that_never_come_or_never_end_are_cut_and_sampling_keeps_its_pace() {
-    let pause = Duration::from_millis(500);
+fn c18_an_answer_that_never_comes_is_cut_off_and_sampling_keeps_its_pace() {
     std::thread::scope(|scope| {
-        for fate in [Fate::Hang, Fate::Trickle(pause), Fate::Endless] {
-            scope.spawn(move || is_cut(&fate));
+        for fate in [Fate::Hang, Fate::Trickle(Duration::from_millis(500))] {
+            scope.spawn(move || is_cut_off(&fate));
         }
     });
 }
 
-fn is_cut(trouble: &Fate) {
+fn is_cut_off(trouble: &Fate) {
     let fake = FakeCloudWatch::start().unwrap();
     fake.play([Rule::first(1, trouble.clone())]);
     let (node, epoch_us) = node_with_gpu(&fake);
@@ -36,17 +36,10 @@ fn is_cut(trouble: &Fate) {
     let begun = Instant::now();
     assert_pace(&agent, Duration::from_secs(4));
     let waiting = agent.status().unwrap();
-    assert!(
-        waiting.publish.pending_windows >= 4,
-        "{trouble:?}: {:?}",
-        waiting.publish
-    );
+    assert!(waiting.publish.pending_windows >= 4, "{:?}", waiting.publish);
     let failed = wait_failure(&agent, Class::TimedOut);
     let cut = begun.elapsed();
-    assert!(
-        cut.abs_diff(ATTEMPT) < Duration::from_secs(2),
-        "{trouble:?}: {cut:?}"
-    );
+    assert!(cut.abs_diff(ATTEMPT) < Duration::from_secs(2), "{cut:?}");
     let what = failed.publish.done.last_error.clone().unwrap().what;
     let host = fake.url().replace("http://", "");
     assert_eq!(
@@ -64,6 +57,25 @@ fn is_cut(trouble: &Fate) {
     let accepted = fake.accepted();
     let cut_off = accepted.iter().filter(|datum| datum.attempt == 0).count();
     assert_eq!(accepted.len() - once(&accepted).len(), cut_off, "{trouble:?}");
+}
+
+/// The head of the answer says that the data arrived.
+#[test]
+fn c18_an_accepting_answer_that_never_ends_holds_up_nothing_and_doubles_nothing() {
+    let fake = FakeCloudWatch::start().unwrap();
+    fake.play([Rule::first(1, Fate::Endless)]);
+    let (node, epoch_us) = node_with_gpu(&fake);
+    let agent = node.start();
+    assert!(fake.wait_for(PATIENCE, |_, attempts| !attempts.is_empty()));
+    assert_pace(&agent, Duration::from_secs(4));
+    let well = wait_well(&agent, 3);
+    assert_adds_up(&well);
+    assert_eq!(well.publish.done.last_error, None);
+    stopped(agent);
+    assert_nothing_lost(&fake, &well);
+    assert_every_ring_sample(&fake, epoch_us);
+    let accepted = fake.accepted();
+    assert_eq!(once(&accepted).len(), accepted.len());
 }
 
 /// Asserts that ticks come at their pace for this long, and that the status answers at once all the while.

@@ -30,7 +30,8 @@ fn an_endpoint_that_answers_html_is_not_taken_for_cloudwatch() {
     assert_says(
         &node,
         &[
-            "publishing fails (not CloudWatch, ",
+            "publishing has failed for ",
+            " (not CloudWatch, ",
             "something else answers in CloudWatch's place: HTTP 200 with text/html",
             "mend: look at publish.endpoint_url, AWS_ENDPOINT_URL and the proxy",
         ],
@@ -51,7 +52,8 @@ fn an_endpoint_variable_that_is_no_url_is_named() {
     assert_says(
         &node,
         &[
-            "publishing fails (misconfigured, ",
+            "publishing has failed for ",
+            " (misconfigured, ",
             "the request cannot be made: ",
             "`http://[::1`",
             "mend: look at publish.endpoint_url, AWS_ENDPOINT_URL and node.region",

@@ -26,7 +26,8 @@ fn c13_a_missing_permission_is_named_waited_for_and_mended_without_a_restart() {
     assert_adds_up(&denied);
     let text = status_text(&node);
     for said in [
-        "publishing fails (access denied, 1 in a row",
+        "publishing has failed for ",
+        " (access denied, 1 in a row",
         "permission cloudwatch:PutMetricData is missing: HTTP 403 AccessDenied",
         "mend: allow cloudwatch:PutMetricData for arn:aws:sts::123456789012:assumed-role/node/i-0123456789abcdef0",
         "(access denied); next attempt ",

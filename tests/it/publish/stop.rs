@@ -81,7 +81,7 @@ fn c16_an_endpoint_that_hangs_holds_up_the_end_for_seconds_and_the_loss_is_named
         "{lost}: {before:?}"
     );
     assert!(
-        why.starts_with("CloudWatch does not answer: nothing within "),
+        why.starts_with("CloudWatch does not answer: nothing in the time that is left while stopping"),
         "{why}"
     );
     assert_eq!(fake.accepted(), []);
