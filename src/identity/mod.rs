@@ -1,7 +1,7 @@
 //! Who this node is: the values of the dimensions that every series of the node carries, and its region.
 //!
 //! * [`plan`]: what to make of what is known, and whether to wait for more. Pure.
-//! * [`facts`], [`document`]: what there may be to know. Pure.
+//! * [`facts`], [`document`], [`source`]: what there may be to know, and where. Pure.
 //! * [`imds`]: the EC2 instance metadata service, version 2; the only adapter to it.
 //! * [`machine`], [`kubelet`], [`cache`]: what the node's own files say.
 //! * [`task`]: asks them all, and publishes an [`IdentityStatus`].
@@ -18,13 +18,14 @@ pub mod imds;
 pub mod kubelet;
 pub mod machine;
 pub mod plan;
+pub mod source;
 pub mod task;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Dimension as NodeDimension, Node};
 use crate::publish::Dimension;
-use plan::Field;
+use source::Field;
 
 /// How to mend a node that does not get to know itself.
 pub const MEND: &str = "enable the instance metadata service with tokens (IMDSv2; hop limit 2 if the agent runs in a \
