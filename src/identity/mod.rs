@@ -27,7 +27,7 @@ use crate::config::{Dimension as NodeDimension, Node};
 use crate::publish::Dimension;
 use source::Field;
 
-/// How to mend a node that does not get to know itself.
+/// How to mend a node to which the metadata service does not say who it is.
 pub const MEND: &str = "enable the instance metadata service with tokens (IMDSv2; hop limit 2 if the agent runs in a \
                         container), or set what is missing in [node]";
 
@@ -59,6 +59,8 @@ pub struct IdentityStatus {
     pub settled: bool,
     /// What is waited for and why it does not come, in words; absent once the identity is settled.
     pub waiting_for: Option<String>,
+    /// How to get that; absent as long as the wait is one that ends by itself, or that every start may have.
+    pub mend: Option<String>,
 }
 
 impl Identity {

@@ -62,8 +62,11 @@ pub struct Waits {
     pub elsewhere: Duration,
     /// For one on a machine of which nothing is known.
     pub unknown: Duration,
-    /// For the Auto Scaling group, once everything else is known.
+    /// For tags that do not answer, once everything else is known.
     pub tags: Duration,
+    /// For the Auto Scaling group's tag where there are tags but not this one, once everything else is known: EC2
+    /// may put it on a moment after it has launched the instance.
+    pub no_group: Duration,
     /// For the kubelet's files: at the first boot they are written after this agent has started.
     pub kubelet: Duration,
     /// Before the second question to a metadata service that did not say all; doubles with every question.
@@ -74,6 +77,9 @@ pub struct Waits {
     pub late: Duration,
     /// Between two looks at files and at the time, before that.
     pub beat: Duration,
+    /// Before it is a problem that the document does not come. Every start waits for a moment, and the network may
+    /// come up after the agent.
+    pub patience: Duration,
 }
 
 impl Default for Waits {
@@ -84,11 +90,13 @@ impl Default for Waits {
             elsewhere: Duration::from_secs(5),
             unknown: Duration::from_mins(1),
             tags: Duration::from_secs(30),
+            no_group: Duration::from_secs(5),
             kubelet: Duration::from_mins(2),
             first_retry: Duration::from_millis(250),
             longest_retry: Duration::from_secs(10),
             late: Duration::from_mins(10),
             beat: Duration::from_millis(500),
+            patience: Duration::from_secs(10),
         }
     }
 }
@@ -172,6 +180,26 @@ impl Decision {
             })
             .collect();
         (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// How to get what is waited for, each advice once; empty while nothing is.
+    #[must_use]
+    pub fn mend(&self) -> String {
+        let mut mends: Vec<&str> = Vec::new();
+        for (_, source) in &self.waiting {
+            if !mends.contains(&source.mend()) {
+                mends.push(source.mend());
+            }
+        }
+        mends.join("; ")
+    }
+
+    /// Whether somebody should look: the document does not come. The waits for tags and for files end by themselves,
+    /// and on most nodes they are for something that is not there.
+    #[must_use]
+    pub fn is_overdue(&self, observed: &Observed, waits: &Waits) -> bool {
+        let awaits_document = self.waiting.iter().any(|(_, source)| *source == Source::Document);
+        awaits_document && observed.elapsed >= waits.patience
     }
 }
 
@@ -295,15 +323,17 @@ fn tag_verdict(identity: &Identity, wishes: &Wishes, observed: &Observed, waits:
         && wishes
             .fields()
             .any(|field| source_of(field) == Source::Document && identity.get(field).is_none());
+    let (why, limit) = match observed.tag {
+        // A setting of the instance, from its launch. Whoever changes it later restarts the agent, and is told to.
+        Tag::TagsOff => (Why::TagsOff, Duration::ZERO),
+        Tag::NoGroup => (Why::NoGroup, waits.no_group),
+        Tag::Unanswered | Tag::Known(_) => (Why::TagsSilent, waits.tags),
+    };
     let waited = observed.elapsed.saturating_sub(observed.document_at);
-    if awaits_document || waited < waits.tags {
+    if awaits_document || waited < limit {
         return Verdict::Wait(Source::Tags);
     }
-    Verdict::GiveUp(match observed.tag {
-        Tag::TagsOff => Why::TagsOff,
-        Tag::NoGroup => Why::NoGroup,
-        Tag::Unanswered | Tag::Known(_) => Why::TagsSilent,
-    })
+    Verdict::GiveUp(why)
 }
 
 fn kubelet_verdict(field: Field, observed: &Observed, waits: &Waits) -> Verdict {

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::MEND;
 use crate::config::Dimension;
 
 /// A value of an [`Identity`].
@@ -42,6 +43,20 @@ impl fmt::Display for Source {
             Self::Tags => "the instance tags in the metadata service",
             Self::Kubelet => "the kubelet's files, which the bootstrap of the node writes",
         })
+    }
+}
+
+impl Source {
+    /// How to get what is to come from there.
+    #[must_use]
+    pub fn mend(self) -> &'static str {
+        match self {
+            Self::Document | Self::Tags => MEND,
+            Self::Kubelet => {
+                "the node has not joined its cluster yet: look at its bootstrap (nodeadm, cloud-init), or set \
+                 node.cluster and node.nodegroup"
+            }
+        }
     }
 }
 

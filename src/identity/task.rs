@@ -16,7 +16,7 @@ use super::facts::{Fact, Fault, FaultKind, Machine, Tag};
 use super::imds::{self, Imds, Unanswered};
 use super::plan::{self, Decision, Observed, Waits, Wishes};
 use super::source::Source;
-use super::{Identity, IdentityStatus, MEND, cache, kubelet, machine};
+use super::{Identity, IdentityStatus, cache, kubelet, machine};
 use crate::config::{Config, Target};
 use crate::log;
 
@@ -252,6 +252,9 @@ impl IdentityTask {
             identity: decision.identity.clone(),
             settled: self.settled.is_some(),
             waiting_for: decision.waiting_for(self.observed.fault.as_ref()),
+            mend: decision
+                .is_overdue(&self.observed, &self.settings.waits)
+                .then(|| decision.mend()),
         };
         self.publish.send_if_modified(|published| {
             let changed = *published != status;
@@ -273,7 +276,7 @@ impl IdentityTask {
             let waiting_for = decision.waiting_for(fault);
             tracing::warn!(
                 waiting_for,
-                mend = MEND,
+                mend = decision.mend(),
                 "the node does not know who it is yet; samples are kept"
             );
             self.logged = Some(state);

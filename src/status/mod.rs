@@ -41,6 +41,8 @@ pub struct Snapshot {
     /// What is still to be found out about the node before anything is published, and why it does not come.
     #[serde(default)]
     pub node_waiting_for: Option<String>,
+    /// How to get that; absent as long as the wait is one that ends by itself, or that every start may have.
+    pub node_mend: Option<String>,
     /// The GPUs and their driver.
     pub gpu: GpuStatus,
     /// Windows, series and the host.
@@ -163,6 +165,7 @@ impl Snapshots {
             },
             node: node.identity,
             node_waiting_for: node.waiting_for,
+            node_mend: node.mend,
             gpu: self.gpu.borrow().clone(),
             sampler,
             publish: PublishInfo {

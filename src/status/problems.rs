@@ -14,9 +14,6 @@ use crate::publish::report::CLOCK_SKEW_SECONDS;
 /// A window is open for one interval and is then published at once; after another something is in the way.
 const MAX_PENDING_INTERVALS: f64 = 2.0;
 
-/// A node that waits longer than this to know who it is has a problem; every start waits for a moment.
-const PATIENCE_SECONDS: f64 = 10.0;
-
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -236,17 +233,18 @@ fn host(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
 }
 
 fn node(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
-    let up = snapshot.agent.taken_at - snapshot.agent.started_at;
     match &snapshot.node_waiting_for {
-        Some(waiting_for) if up >= PATIENCE_SECONDS => problems.push(problem(
-            format!("nothing is published until the node knows who it is; waiting for {waiting_for}"),
-            identity::MEND,
-        )),
+        Some(waiting_for) => problems.extend(snapshot.node_mend.as_ref().map(|mend| {
+            problem(
+                format!("nothing is published until the node knows who it is; waiting for {waiting_for}"),
+                mend,
+            )
+        })),
         None if snapshot.node.instance_id.is_none() => problems.push(problem(
             "the instance is not known: series carry no InstanceId",
             identity::MEND,
         )),
-        Some(_) | None => {}
+        None => {}
     }
 }
 
@@ -369,28 +367,40 @@ mod tests {
         );
     }
 
-    fn node_problem(up: f64, waiting_for: Option<&str>, instance_id: Option<&str>) -> Option<String> {
+    fn node_problem(
+        waiting_for: Option<&str>,
+        mend: Option<&str>,
+        instance_id: Option<&str>,
+    ) -> Option<Problem> {
         let mut snapshot = well();
         snapshot.node_waiting_for = waiting_for.map(Into::into);
+        snapshot.node_mend = mend.map(Into::into);
         snapshot.node.instance_id = instance_id.map(Into::into);
-        snapshot.agent.started_at = 1000.0;
-        snapshot.agent.taken_at = 1000.0 + up;
         let mut found = find(&snapshot).into_iter();
-        let first = found.next().map(|problem| problem.what);
+        let first = found.next();
         assert_eq!(found.next(), None);
         first
     }
 
     #[test]
-    fn c11_a_node_that_waits_to_know_itself_is_a_problem_only_after_a_moment() {
-        assert_eq!(node_problem(9.0, Some("ImageId"), None), None);
-        let what = node_problem(10.0, Some("ImageId from afar"), Some("i-1")).unwrap();
-        assert!(what.ends_with("waiting for ImageId from afar"), "{what}");
+    fn c11_a_node_that_waits_to_know_itself_is_a_problem_only_where_there_is_something_to_mend() {
+        assert_eq!(node_problem(Some("ImageId"), None, None), None);
+        let problem = node_problem(Some("ImageId from afar"), Some("go there"), Some("i-1")).unwrap();
+        assert!(
+            problem.what.ends_with("waiting for ImageId from afar"),
+            "{problem:?}"
+        );
+        assert_eq!(problem.mend, "go there");
     }
 
     #[test]
     fn c12_a_settled_node_without_a_group_is_no_problem_and_one_without_an_id_is() {
-        assert_eq!(node_problem(1.0, None, Some("i-1")), None);
-        assert!(node_problem(1.0, None, None).unwrap().contains("InstanceId"));
+        assert_eq!(node_problem(None, None, Some("i-1")), None);
+        assert!(
+            node_problem(None, None, None)
+                .unwrap()
+                .what
+                .contains("InstanceId")
+        );
     }
 }

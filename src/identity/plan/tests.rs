@@ -50,6 +50,10 @@ fn decided(wishes: &Wishes, observed: &Observed) -> Decision {
     decide(wishes, observed, &Waits::default())
 }
 
+fn overdue(decision: &Decision, observed: &Observed) -> bool {
+    decision.is_overdue(observed, &Waits::default())
+}
+
 #[test]
 fn what_is_configured_wins_value_by_value() {
     let mut wishes = default_wishes();
@@ -133,24 +137,68 @@ fn c11_the_service_knows_better_than_the_cache() {
 }
 
 #[test]
-fn c12_without_tags_the_group_is_left_out_after_a_bounded_wait() {
-    for (tag, why) in [
-        (Tag::TagsOff, Why::TagsOff),
-        (Tag::NoGroup, Why::NoGroup),
-        (Tag::Unanswered, Why::TagsSilent),
+fn c12_without_the_tag_the_group_is_left_out_as_soon_as_that_is_definite() {
+    for (tag, why, limit) in [
+        (Tag::TagsOff, Why::TagsOff, 0_u32),
+        (Tag::NoGroup, Why::NoGroup, 5),
+        (Tag::Unanswered, Why::TagsSilent, 30),
     ] {
         let observed = |seconds| Observed {
             document: Some(document()),
             document_at: SECOND * 100,
             tag: tag.clone(),
-            ..on_ec2(seconds)
+            ..on_ec2(100 + seconds)
         };
         let group = Field::Dimension(Dimension::AutoScalingGroupName);
-        let early = decided(&default_wishes(), &observed(129));
-        assert_eq!(early.waiting, [(group, Source::Tags)]);
-        let late = decided(&default_wishes(), &observed(130));
+        for seconds in 0..limit {
+            let early = decided(&default_wishes(), &observed(seconds));
+            assert_eq!(early.waiting, [(group, Source::Tags)], "{tag:?}");
+            assert!(!overdue(&early, &observed(seconds)), "{tag:?}");
+        }
+        let late = decided(&default_wishes(), &observed(limit));
         assert_eq!((late.waiting, late.given_up), (vec![], vec![(group, why)]));
     }
+}
+
+#[test]
+fn c11_only_a_document_that_does_not_come_is_somebodys_business() {
+    use Dimension::{AutoScalingGroupName, ClusterName, ImageId};
+    // What is wanted, when, and whether that is overdue.
+    for (dimension, seconds, expected) in [
+        (ImageId, 9, false),
+        (ImageId, 10, true),
+        (AutoScalingGroupName, 29, false),
+        (ClusterName, 119, false),
+    ] {
+        let mut wishes = wishes(&[dimension]);
+        wishes.region = false;
+        let observed = on_ec2(seconds);
+        let decision = decided(&wishes, &observed);
+        assert_eq!(decision.waiting.len(), 1, "{dimension}");
+        assert_eq!(overdue(&decision, &observed), expected, "{dimension} {seconds}");
+    }
+}
+
+#[test]
+fn every_source_has_its_own_mend_and_each_is_named_once() {
+    let mut dimensions = default_wishes().dimensions;
+    dimensions.extend([Dimension::ClusterName, Dimension::NodegroupName]);
+    let mend = decided(&wishes(&dimensions), &on_ec2(0)).mend();
+    let mends: Vec<&str> = mend.split("; the node").collect();
+    assert!(
+        mends[0].starts_with("enable the instance metadata service"),
+        "{mend}"
+    );
+    assert!(mends[1].starts_with(" has not joined its cluster yet"), "{mend}");
+    assert_eq!(mends.len(), 2);
+    let kubelet = decided(
+        &wishes(&[Dimension::ClusterName]),
+        &Observed {
+            document: Some(document()),
+            ..on_ec2(0)
+        },
+    );
+    assert!(kubelet.mend().starts_with("the node has not joined"));
 }
 
 #[test]

@@ -166,11 +166,13 @@ impl Node {
                 elsewhere: short,
                 unknown: short,
                 tags: short,
+                no_group: short,
                 kubelet: PATIENCE,
                 first_retry: Duration::from_millis(10),
                 longest_retry: Duration::from_millis(50),
                 late: Duration::from_millis(50),
                 beat: Duration::from_millis(10),
+                patience: short,
             },
         };
         Self { root, settings }
@@ -207,7 +209,7 @@ impl Running {
 
     async fn settled(&mut self) -> Identity {
         let status = self.until(|status| status.settled).await;
-        assert_eq!(status.waiting_for, None);
+        assert_eq!((status.waiting_for, status.mend), (None, None));
         status.identity
     }
 
@@ -297,6 +299,8 @@ async fn c11_a_service_that_comes_up_late_is_found() {
     let port = free_port();
     let mut running = node.start(port);
     running.waiting_for("Connection refused").await;
+    let status = running.until(|status| status.mend.is_some()).await;
+    assert!(status.mend.unwrap().contains("hop limit"));
     let _stub = Stub::start_on(port, |path, before| match path {
         "/latest/api/token" if before < 2 => say(503, "starting"),
         "/latest/dynamic/instance-identity/document" if before < 2 => say(500, "starting"),
@@ -361,7 +365,7 @@ async fn c11_a_cache_that_cannot_be_written_holds_nothing_up() {
 #[tokio::test]
 async fn c12_without_tags_the_group_is_left_out_and_a_late_one_waits_for_the_next_start() {
     let stub = Stub::with_tag(|before| {
-        if before < 60 {
+        if before < 3 {
             say(404, "")
         } else {
             say(200, "late")

@@ -194,7 +194,7 @@ fn settled() -> IdentityStatus {
             ..Identity::default()
         },
         settled: true,
-        waiting_for: None,
+        ..IdentityStatus::default()
     }
 }
 

@@ -92,6 +92,7 @@ fn host_sample() -> HostSample {
 fn healthy() -> Snapshot {
     Snapshot {
         node_waiting_for: None,
+        node_mend: None,
         version: 1,
         agent: AgentInfo {
             version: "0.1.0".into(),
