@@ -9,7 +9,8 @@
 //!
 //! `/etc/kubernetes/kubelet/config.json` and its drop-ins name neither: labels are no field of the kubelet's
 //! configuration. At the first boot the files appear only when the bootstrap has run, which may be after this
-//! agent has started, so a missing file is not an answer yet.
+//! agent has started, so a missing file is not an answer yet; neither is the template of a kubeconfig that AL2's AMI
+//! comes with.
 //!
 //! Text is searched, not parsed: a kubeconfig is YAML in one style or another, or JSON. The calls block.
 
@@ -30,6 +31,8 @@ const ARGUMENTS: [&str; 2] = [
 ];
 /// Names the cluster to `aws-iam-authenticator token` (the first two) and to `aws eks get-token`.
 const CLUSTER_OPTIONS: [&str; 3] = ["-i", "--cluster-id", "--cluster-name"];
+/// AL2's AMI comes with a kubeconfig in which `bootstrap.sh` replaces these, one after the other.
+const PLACEHOLDERS: [&str; 2] = ["CLUSTER_NAME", "MASTER_ENDPOINT"];
 /// Characters of an EKS cluster's name.
 const LONGEST_CLUSTER: usize = 100;
 /// Characters of a label's value in Kubernetes.
@@ -38,21 +41,21 @@ const LONGEST_LABEL: usize = 63;
 /// The EKS cluster that the node below `root` belongs to.
 #[must_use]
 pub fn cluster(root: &Path) -> Fact {
-    look(KUBECONFIGS.map(|path| root.join(path)), cluster_in)
+    look(KUBECONFIGS.map(|path| root.join(path)), is_template, cluster_in)
 }
 
 /// The EKS managed node group that the node below `root` belongs to.
 #[must_use]
 pub fn nodegroup(root: &Path) -> Fact {
-    look(ARGUMENTS.map(|path| root.join(path)), nodegroup_in)
+    look(ARGUMENTS.map(|path| root.join(path)), |_| false, nodegroup_in)
 }
 
-/// The first file that has it. An empty file is one that is being written.
-fn look(paths: [PathBuf; 2], find: fn(&str) -> Option<String>) -> Fact {
+/// The first file that has it. An empty file is one that is being written, and an untouched one is not there yet.
+fn look(paths: [PathBuf; 2], is_untouched: fn(&str) -> bool, find: fn(&str) -> Option<String>) -> Fact {
     let mut fact = Fact::NoFile;
     for path in paths {
         match file::read(&path) {
-            Ok(Some(text)) if !text.trim().is_empty() => match find(&text) {
+            Ok(Some(text)) if !text.trim().is_empty() && !is_untouched(&text) => match find(&text) {
                 Some(value) => return Fact::Known(value),
                 None => fact = Fact::NotInFile,
             },
@@ -64,6 +67,12 @@ fn look(paths: [PathBuf; 2], find: fn(&str) -> Option<String>) -> Fact {
         }
     }
     fact
+}
+
+/// Whole words only: a cluster may be called `MY_CLUSTER_NAME`.
+fn is_template(kubeconfig: &str) -> bool {
+    let mut values = words(kubeconfig).filter_map(|word| word.rsplit('=').next());
+    values.any(|value| PLACEHOLDERS.contains(&value))
 }
 
 fn cluster_in(kubeconfig: &str) -> Option<String> {
@@ -156,6 +165,32 @@ mod tests {
             "args:\n- token\n- -i\n- 0e1f-4a",
         );
         assert_eq!(cluster(root.path()), known("0e1f-4a"));
+    }
+
+    #[test]
+    fn al2s_kubeconfig_is_not_there_until_its_bootstrap_has_filled_it_in() {
+        let kubeconfig = |server: &str, cluster: &str| {
+            format!(
+                "clusters:\n- cluster:\n    server: {server}\n\
+                 users:\n- user:\n    exec:\n      args:\n        - \"token\"\n        - \"-i\"\n        - \"{cluster}\"\n"
+            )
+        };
+        let endpoint = "https://0.gr7.eu-west-1.eks.amazonaws.com";
+        for (server, name, fact) in [
+            ("MASTER_ENDPOINT", "CLUSTER_NAME", Fact::NoFile),
+            (endpoint, "CLUSTER_NAME", Fact::NoFile),
+            ("MASTER_ENDPOINT", "prod_1", Fact::NoFile),
+            (endpoint, "prod_1", known("prod_1")),
+            (endpoint, "MY_CLUSTER_NAME", known("MY_CLUSTER_NAME")),
+        ] {
+            let root = node("var/lib/kubelet/kubeconfig", &kubeconfig(server, name));
+            assert_eq!(cluster(root.path()), fact, "{server} {name}");
+        }
+        let in_one_word = node(
+            "var/lib/kubelet/kubeconfig",
+            "args: [get-token, --cluster-name=CLUSTER_NAME]",
+        );
+        assert_eq!(cluster(in_one_word.path()), Fact::NoFile);
     }
 
     #[test]
