@@ -44,12 +44,14 @@ pub enum Tag {
     NoGroup,
 }
 
-/// What a file of the node says.
+/// What a file of the node says. Nothing but a value is final: the file may be half written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Fact {
     /// There is no such file (yet).
     #[default]
     NoFile,
+    /// There is one, and it cannot be read.
+    Unreadable,
     /// The file does not say.
     NotInFile,
     /// This.
@@ -57,12 +59,13 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// This, or what is cached while there is no file; a file that does not say is an answer.
+    /// This, or what is cached while no file can be read. One that does not say takes nothing from the cache: a
+    /// node that has left its group would stay in it for ever.
     pub(super) fn or(&self, cached: Option<String>) -> Option<String> {
         match self {
             Self::Known(value) => Some(value.clone()),
             Self::NotInFile => None,
-            Self::NoFile => cached,
+            Self::NoFile | Self::Unreadable => cached,
         }
     }
 }

@@ -9,8 +9,8 @@
 //!
 //! `/etc/kubernetes/kubelet/config.json` and its drop-ins name neither: labels are no field of the kubelet's
 //! configuration. At the first boot the files appear only when the bootstrap has run, which may be after this
-//! agent has started, so a missing file is not an answer yet; neither is the template of a kubeconfig that AL2's AMI
-//! comes with.
+//! agent has started, and nothing says that they are written whole: a file that is missing, cannot be read or does
+//! not say is not an answer yet. Nor is the template of a kubeconfig that AL2's AMI comes with.
 //!
 //! Text is searched, not parsed: a kubeconfig is YAML in one style or another, or JSON. The calls block.
 
@@ -62,7 +62,7 @@ fn look(paths: [PathBuf; 2], is_untouched: fn(&str) -> bool, find: fn(&str) -> O
             Ok(_) => {}
             Err(error) => {
                 tracing::debug!(%error, "a file of the kubelet cannot be read");
-                fact = Fact::NotInFile;
+                fact = Fact::Unreadable;
             }
         }
     }
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(cluster(root.path()), Fact::NoFile, "being written");
         let root = tempfile::tempdir().unwrap();
         fs_err::create_dir_all(root.path().join("var/lib/kubelet/kubeconfig")).unwrap();
-        assert_eq!(cluster(root.path()), Fact::NotInFile, "a directory");
+        assert_eq!(cluster(root.path()), Fact::Unreadable, "a directory");
         assert_eq!(cluster(Path::new("/nowhere")), Fact::NoFile);
     }
 

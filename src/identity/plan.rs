@@ -67,7 +67,7 @@ pub struct Waits {
     /// For the Auto Scaling group's tag where there are tags but not this one, once everything else is known: EC2
     /// may put it on a moment after it has launched the instance.
     pub no_group: Duration,
-    /// For the kubelet's files: at the first boot they are written after this agent has started.
+    /// For the kubelet's files and what is in them: at the first boot they are written after this agent has started.
     pub kubelet: Duration,
     /// Before the second question to a metadata service that did not say all; doubles with every question.
     pub first_retry: Duration,
@@ -345,11 +345,14 @@ fn kubelet_verdict(field: Field, observed: &Observed, waits: &Waits) -> Verdict 
         Machine::Elsewhere => waits.elsewhere,
         Machine::Instance(_) | Machine::Ec2 | Machine::Unknown => waits.kubelet,
     };
-    match fact {
-        Fact::NotInFile => Verdict::GiveUp(Why::NotInFile),
-        Fact::NoFile | Fact::Known(_) if observed.elapsed < limit => Verdict::Wait(Source::Kubelet),
-        Fact::NoFile | Fact::Known(_) => Verdict::GiveUp(Why::NoFile),
+    if observed.elapsed < limit {
+        return Verdict::Wait(Source::Kubelet);
     }
+    Verdict::GiveUp(match fact {
+        Fact::NoFile | Fact::Known(_) => Why::NoFile,
+        Fact::Unreadable => Why::Unreadable,
+        Fact::NotInFile => Why::NotInFile,
+    })
 }
 
 #[cfg(test)]

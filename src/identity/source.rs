@@ -84,6 +84,9 @@ pub enum Why {
     /// There are no such files.
     #[error("this node has no files of an EKS kubelet")]
     NoFile,
+    /// There are, and they cannot be read.
+    #[error("the kubelet's files cannot be read")]
+    Unreadable,
     /// They do not say.
     #[error("the kubelet's files do not say")]
     NotInFile,

@@ -294,12 +294,47 @@ fn the_kubelets_files_are_waited_for_at_the_first_boot() {
         boot.waiting_for(None).unwrap(),
         "ClusterName, NodegroupName from the kubelet's files, which the bootstrap of the node writes"
     );
-    let never = decided(&wishes, &observed(120, Fact::NoFile, Fact::NoFile));
-    assert!(never.waiting.is_empty());
-    let self_managed = decided(&wishes, &observed(1, Fact::Known("prod".into()), Fact::NotInFile));
-    assert!(self_managed.waiting.is_empty());
-    assert_eq!(self_managed.identity.cluster.as_deref(), Some("prod"));
-    assert_eq!(self_managed.given_up.len(), 1);
+    for (fact, why) in [
+        (Fact::NoFile, Why::NoFile),
+        (Fact::Unreadable, Why::Unreadable),
+        (Fact::NotInFile, Why::NotInFile),
+    ] {
+        let nodegroup = Field::Dimension(Dimension::NodegroupName);
+        let joined = |seconds| observed(seconds, Fact::Known("prod".into()), fact.clone());
+        let early = decided(&wishes, &joined(119));
+        assert_eq!(early.waiting, [(nodegroup, Source::Kubelet)], "{why}");
+        let late = decided(&wishes, &joined(120));
+        assert_eq!(
+            (late.waiting, late.given_up),
+            (vec![], vec![(nodegroup, why)]),
+            "{why}"
+        );
+        assert_eq!(late.identity.cluster.as_deref(), Some("prod"));
+    }
+}
+
+#[test]
+fn a_file_that_says_something_else_than_the_cache_is_believed() {
+    let mut wishes = wishes(&[Dimension::ClusterName]);
+    wishes.region = false;
+    for (fact, cluster) in [
+        (Fact::NoFile, Some("cached")),
+        (Fact::Unreadable, Some("cached")),
+        (Fact::NotInFile, None),
+        (Fact::Known("prod".into()), Some("prod")),
+    ] {
+        let observed = Observed {
+            cache: Some(Identity {
+                cluster: Some("cached".into()),
+                ..cached()
+            }),
+            cluster: fact,
+            ..on_ec2(5)
+        };
+        let decision = decided(&wishes, &observed);
+        assert_eq!(decision.identity.cluster.as_deref(), cluster, "{observed:?}");
+        assert_eq!(decision.waiting.is_empty(), cluster.is_some());
+    }
 }
 
 #[test]

@@ -499,6 +499,16 @@ async fn the_kubelets_files_are_found_when_the_bootstrap_has_written_them() {
         .waiting_for("ClusterName, NodegroupName from the kubelet's files")
         .await;
     for (path, text) in [
+        ("var/lib/kubelet/kubeconfig", "args: [token, -i"),
+        ("etc/eks/kubelet/environment", "NODEADM_KUBELET_ARGS=--node-la"),
+    ] {
+        let path = node.root.path().join(path);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, text).unwrap();
+    }
+    tokio::time::sleep(node.settings.waits.beat * 10).await;
+    assert!(!running.status.borrow().settled, "half a file is no answer");
+    for (path, text) in [
         ("var/lib/kubelet/kubeconfig", "args: [token, -i, prod]"),
         (
             "etc/eks/kubelet/environment",
