@@ -3,7 +3,8 @@
 //! Rules:
 //! * What the configuration says wins, value by value. Then what was found now, then what was cached.
 //! * On EC2 the metadata service is waited for without limit: samples are kept meanwhile, and a series without its
-//!   `InstanceId` would be another series, billed for itself. With a cached identity the wait is short.
+//!   `InstanceId` would be another series, billed for itself. With a cached identity the wait is short. One that says
+//!   that it is switched off is waited for only as long as nothing else says which instance this is.
 //! * Everything else is waited for within a limit, and what is unknown then is left out: instance tags are off on
 //!   most nodes, a self-managed node has no node group, and a laptop has no metadata service at all.
 //! * Settled is settled: what turns up later counts from the next start, because a dimension more makes every
@@ -51,6 +52,8 @@ pub struct Observed {
     pub nodegroup: Fact,
     /// Why the metadata service does not say more.
     pub fault: Option<Fault>,
+    /// [`Observed::elapsed`] when the metadata service began to say nothing but that it is switched off.
+    pub disabled_at: Option<Duration>,
 }
 
 /// How long is waited for what.
@@ -62,6 +65,8 @@ pub struct Waits {
     pub elsewhere: Duration,
     /// For one on a machine of which nothing is known.
     pub unknown: Duration,
+    /// For a metadata service to be switched on that says that it is off.
+    pub disabled: Duration,
     /// For tags that do not answer, once everything else is known.
     pub tags: Duration,
     /// For the Auto Scaling group's tag where there are tags but not this one, once everything else is known: EC2
@@ -83,12 +88,13 @@ pub struct Waits {
 }
 
 impl Default for Waits {
-    /// All but `unknown`, `late` and `kubelet` end within the first window of 60 s, so that it is published in time.
+    /// All but `unknown`, `disabled`, `late` and `kubelet` end within the first window of 60 s, so that it is published in time.
     fn default() -> Self {
         Self {
             cached: Duration::from_secs(5),
             elsewhere: Duration::from_secs(5),
             unknown: Duration::from_mins(1),
+            disabled: Duration::from_mins(1),
             tags: Duration::from_secs(30),
             no_group: Duration::from_secs(5),
             kubelet: Duration::from_mins(2),
@@ -224,16 +230,26 @@ pub fn decide(wishes: &Wishes, observed: &Observed, waits: &Waits) -> Decision {
     decision
 }
 
-/// Whether there is no metadata service that could be worth another question.
+/// Why the metadata service is not waited for, if it is not.
 #[must_use]
 pub fn no_service(wishes: &Wishes, observed: &Observed, waits: &Waits) -> Option<Why> {
     let limit = match (wishes.service, &observed.machine) {
         (Service::Off, _) => return Some(Why::ServiceOff),
-        (Service::Expected, _) | (Service::Standard, Machine::Instance(_) | Machine::Ec2) => return None,
+        (Service::Expected, _) | (Service::Standard, Machine::Instance(_) | Machine::Ec2) => {
+            return is_disabled(wishes, observed, waits).then_some(Why::Disabled);
+        }
         (Service::Standard, Machine::Elsewhere) => waits.elsewhere,
         (Service::Standard, Machine::Unknown) => waits.unknown,
     };
     (observed.document.is_none() && observed.elapsed >= limit).then_some(Why::Elsewhere)
+}
+
+/// Whether the service is switched off, and that is bearable: the series of nodes without an instance id would be one.
+fn is_disabled(wishes: &Wishes, observed: &Observed, waits: &Waits) -> bool {
+    let is_known =
+        wishes.configured.instance_id.is_some() || matches!(observed.machine, Machine::Instance(_));
+    let is_lasting = |since| observed.elapsed.saturating_sub(since) >= waits.disabled;
+    is_known && observed.disabled_at.is_some_and(is_lasting)
 }
 
 /// Time before the next question after so many in vain: doubled each time up to the longest, and then cut by up

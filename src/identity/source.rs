@@ -66,6 +66,9 @@ pub enum Why {
     /// The environment forbids to ask.
     #[error("AWS_EC2_METADATA_DISABLED is set")]
     ServiceOff,
+    /// The instance's settings forbid to answer.
+    #[error("the instance metadata service is switched off for this instance (status 403)")]
+    Disabled,
     /// Not EC2.
     #[error("no metadata service answers, and the firmware does not say that this is an EC2 instance")]
     Elsewhere,

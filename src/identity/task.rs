@@ -1,7 +1,8 @@
 //! The identity's loop: files, the metadata service, the plan, the status; again until it is settled.
 //!
-//! It ends at shutdown and never before: settled, it only looks now and then for a tag that turned up late. Files
-//! are read off the runtime's thread. It must not change an identity that is settled.
+//! It ends at shutdown and never before: settled, it only looks now and then for a tag that turned up late, or for a
+//! metadata service that was switched on. Files are read off the runtime's thread. It must not change an identity
+//! that is settled.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use super::document;
 use super::facts::{Fact, Fault, FaultKind, Machine, Tag};
 use super::imds::{self, Imds, Unanswered};
 use super::plan::{self, Decision, Observed, Waits, Wishes};
-use super::source::Source;
+use super::source::{Source, Why};
 use super::{Identity, IdentityStatus, cache, kubelet, machine};
 use crate::config::{Config, Target};
 use crate::log;
@@ -166,19 +167,22 @@ impl IdentityTask {
         let wishes = &self.settings.wishes;
         let document = wishes.document() && self.observed.document.is_none();
         let tag = wishes.tag() && !matches!(self.observed.tag, Tag::Known(_));
-        let gone = plan::no_service(wishes, &self.observed, &self.settings.waits).is_some();
-        (document || tag) && !gone
+        let gone = plan::no_service(wishes, &self.observed, &self.settings.waits);
+        // What is switched off may be switched on again.
+        (document || tag) && gone.is_none_or(|why| why == Why::Disabled)
     }
 
     async fn ask(&mut self) {
         self.in_vain = self.in_vain.saturating_add(1);
         match self.question().await {
-            Ok(()) => self.observed.fault = None,
+            Ok(()) => (self.observed.fault, self.observed.disabled_at) = (None, None),
             Err(unanswered) => {
                 // Status 401: the token is no longer known, though it should be good for hours.
                 if unanswered.kind == FaultKind::Status(401) {
                     self.imds = self.imds.renewed();
                 }
+                self.observed.disabled_at = (unanswered.kind == FaultKind::Disabled)
+                    .then(|| self.observed.disabled_at.unwrap_or(self.started.elapsed()));
                 self.observed.fault = Some(Fault {
                     kind: unanswered.kind,
                     detail: log::ends(&unanswered),
@@ -206,7 +210,8 @@ impl IdentityTask {
     /// Time before the next question.
     fn pause(&self) -> Duration {
         let waits = &self.settings.waits;
-        if self.settled.is_some() && self.observed.fault.is_none() {
+        let is_off = self.observed.disabled_at.is_some();
+        if self.settled.is_some() && (self.observed.fault.is_none() || is_off) {
             return waits.late;
         }
         plan::retry_delay(self.in_vain, fastrand::f64(), waits)

@@ -112,6 +112,48 @@ fn c11_on_ec2_a_silent_service_is_waited_for_without_limit() {
 }
 
 #[test]
+fn c11_a_service_that_is_switched_off_is_waited_for_only_while_the_instance_is_unknown() {
+    use Dimension::{AutoScalingGroupName, ImageId, InstanceType};
+    let known = Machine::Instance("i-1".into());
+    let configured = Some("mine".to_owned());
+    // The firmware, what is configured, the environment, since when, now, whether that is the end of the wait.
+    for (machine, configured, service, since, now, is_settled) in [
+        (&known, &None, Service::Standard, Some(100), 159, false),
+        (&known, &None, Service::Standard, Some(100), 160, true),
+        (&known, &None, Service::Expected, Some(100), 160, true),
+        (&known, &None, Service::Standard, None, 1_000_000, false),
+        (&Machine::Ec2, &None, Service::Standard, Some(0), 1_000_000, false),
+        (&Machine::Ec2, &configured, Service::Standard, Some(0), 60, true),
+        (
+            &Machine::Unknown,
+            &None,
+            Service::Expected,
+            Some(0),
+            1_000_000,
+            false,
+        ),
+    ] {
+        let mut wishes = default_wishes();
+        wishes.configured.instance_id.clone_from(configured);
+        wishes.service = service;
+        let observed = Observed {
+            machine: machine.clone(),
+            disabled_at: since.map(|since| SECOND * since),
+            ..on_ec2(now)
+        };
+        let decision = decided(&wishes, &observed);
+        assert_eq!(decision.waiting.is_empty(), is_settled, "{observed:?}");
+        if is_settled {
+            let left_out = [ImageId, InstanceType, AutoScalingGroupName].map(Field::Dimension);
+            let left_out = left_out.into_iter().chain([Field::Region]);
+            let left_out: Vec<_> = left_out.map(|field| (field, Why::Disabled)).collect();
+            assert_eq!(decision.given_up, left_out);
+            assert!(decision.identity.instance_id.is_some());
+        }
+    }
+}
+
+#[test]
 fn c11_a_cached_identity_counts_when_the_service_had_its_moment() {
     let observed = |seconds| Observed {
         cache: Some(cached()),

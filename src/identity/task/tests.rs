@@ -1,6 +1,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
@@ -165,6 +166,7 @@ impl Node {
                 cached: short,
                 elsewhere: short,
                 unknown: short,
+                disabled: short,
                 tags: short,
                 no_group: short,
                 kubelet: PATIENCE,
@@ -310,6 +312,51 @@ async fn c11_a_service_that_comes_up_late_is_found() {
     });
     running.waiting_for("is answered with status 50").await;
     assert_eq!(running.settled().await.image_id.as_deref(), Some("ami-1"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn c11_a_service_that_is_switched_off_holds_nothing_up_and_is_found_when_it_is_switched_on() {
+    let is_on = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&is_on);
+    let stub = Stub::start(move |path, _| match path {
+        _ if !switch.load(Ordering::SeqCst) => say(403, ""),
+        "/latest/dynamic/instance-identity/document" => say(200, DOCUMENT),
+        "/latest/meta-data/tags/instance/aws:autoscaling:groupName" => say(200, "gpu"),
+        _ => say(404, ""),
+    });
+    let node = Node::new("i-1");
+    let mut running = node.start(stub.port);
+    running
+        .waiting_for("status 403: the service is off for this instance")
+        .await;
+    let identity = running.settled().await;
+    let firmware_only = Identity {
+        instance_id: Some("i-1".into()),
+        ..Identity::default()
+    };
+    assert_eq!(identity, firmware_only);
+
+    is_on.store(true, Ordering::SeqCst);
+    let image = || cache::read(node.cache(), "i-1").and_then(|found| found.image_id);
+    eventually(|| image().as_deref() == Some("ami-1")).await;
+    assert_eq!(
+        running.status.borrow().identity,
+        firmware_only,
+        "settled is settled"
+    );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn c11_a_service_that_is_switched_off_is_waited_for_where_nobody_names_the_instance() {
+    let stub = Stub::start(|_, _| say(403, ""));
+    let mut node = Node::new("no tag");
+    node.settings.wishes.service = Service::Expected;
+    let mut running = node.start(stub.port);
+    running.waiting_for("InstanceId, ImageId").await;
+    tokio::time::sleep(node.settings.waits.disabled * 2).await;
+    assert!(!running.status.borrow().settled);
     running.stop().await;
 }
 
