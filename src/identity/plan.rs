@@ -54,6 +54,8 @@ pub struct Observed {
     pub fault: Option<Fault>,
     /// [`Observed::elapsed`] when the metadata service began to say nothing but that it is switched off.
     pub disabled_at: Option<Duration>,
+    /// The agent stops: nothing will be added to this.
+    pub is_final: bool,
 }
 
 /// How long is waited for what.
@@ -267,9 +269,11 @@ pub fn retry_delay(in_vain: u32, random: f64, waits: &Waits) -> Duration {
 /// What is known without the configuration.
 fn found(wishes: &Wishes, observed: &Observed, waits: &Waits) -> Identity {
     // The service may know better than the cache (an instance changes its type while it is stopped), so it gets a
-    // moment to say so.
-    let cache_counts =
-        observed.document.is_some() || wishes.service == Service::Off || observed.elapsed >= waits.cached;
+    // moment to say so. At the end of an agent that ran for less, the cache says what the next start will find.
+    let cache_counts = observed.document.is_some()
+        || wishes.service == Service::Off
+        || observed.elapsed >= waits.cached
+        || observed.is_final;
     let cache = observed
         .cache
         .clone()

@@ -104,16 +104,22 @@ impl IdentityTask {
         task
     }
 
-    /// Runs until shutdown.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// Runs until shutdown. Then it publishes what there is, the cache included, so that the last windows carry the
+    /// dimensions of all others.
+    pub async fn run(mut self, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
             // Dropped at shutdown wherever it stands: what it may leave half done is a question to the service.
             never = self.find() => match never {},
         }
+        if self.settled.is_none() {
+            self.observed.is_final = true;
+            let decision = self.decide();
+            self.show(&decision);
+        }
     }
 
-    async fn find(mut self) -> Infallible {
+    async fn find(&mut self) -> Infallible {
         self.read_machine().await;
         let mut next_question = Instant::now();
         loop {
@@ -124,7 +130,10 @@ impl IdentityTask {
             if self.settled.is_none() {
                 self.read_kubelet().await;
             }
-            self.conclude().await;
+            let decision = self.conclude();
+            if self.settled.is_some() {
+                self.keep(decision.found).await;
+            }
             let beat = Instant::now() + self.settings.waits.beat;
             match (self.settled.is_some(), self.wants_service()) {
                 (true, false) => std::future::pending().await,
@@ -222,18 +231,23 @@ impl IdentityTask {
         plan::decide(&self.settings.wishes, &self.observed, &self.settings.waits)
     }
 
-    async fn conclude(&mut self) {
+    fn conclude(&mut self) -> Decision {
         let decision = self.decide();
         if self.settled.is_some() {
             self.announce_late(&decision);
-        } else if decision.waiting.is_empty() {
-            self.settle(&decision);
         } else {
             self.log_waiting(&decision);
-            self.publish(&decision);
-            return;
+            self.show(&decision);
         }
-        self.keep(decision.found).await;
+        decision
+    }
+
+    fn show(&mut self, decision: &Decision) {
+        if decision.waiting.is_empty() {
+            self.settle(decision);
+        } else {
+            self.publish(decision);
+        }
     }
 
     fn settle(&mut self, decision: &Decision) {
@@ -273,7 +287,7 @@ impl IdentityTask {
         let fault = self.observed.fault.as_ref();
         let mut sources: Vec<Source> = decision.waiting.iter().map(|(_, source)| *source).collect();
         sources.dedup();
-        if fault.is_none() && !sources.contains(&Source::Kubelet) {
+        if sources.is_empty() || (fault.is_none() && !sources.contains(&Source::Kubelet)) {
             return;
         }
         let state = State::Waiting(sources, fault.map(|fault| fault.kind));

@@ -166,6 +166,19 @@ fn c11_a_cached_identity_counts_when_the_service_had_its_moment() {
 }
 
 #[test]
+fn c11_at_the_end_the_cache_counts_before_its_time() {
+    let observed = |is_final| Observed {
+        cache: Some(cached()),
+        is_final,
+        ..on_ec2(1)
+    };
+    let early = decided(&default_wishes(), &observed(false));
+    assert_eq!(early.identity.image_id, None);
+    let last = decided(&default_wishes(), &observed(true));
+    assert_eq!((last.identity, last.waiting), (cached(), vec![]));
+}
+
+#[test]
 fn c11_the_service_knows_better_than_the_cache() {
     let observed = Observed {
         cache: Some(cached()),

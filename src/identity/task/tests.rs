@@ -385,6 +385,30 @@ async fn c11_the_second_start_needs_no_service() {
 }
 
 #[tokio::test]
+async fn c11_a_stop_before_the_cache_counts_publishes_what_it_says() {
+    let mut node = Node::new("i-1");
+    node.settings.waits.cached = PATIENCE * 10;
+    let cached = Identity {
+        instance_id: Some("i-1".into()),
+        image_id: Some("ami-1".into()),
+        ..Identity::default()
+    };
+    cache::write(node.cache(), &cached).unwrap();
+    let mut running = node.start(free_port());
+    running.waiting_for("ImageId").await;
+    running
+        .until(|status| status.identity.instance_id.is_some())
+        .await;
+    assert_eq!(running.status.borrow().identity.image_id, None);
+    let mut status = running.status.clone();
+    running.stop().await;
+    let last = status.borrow_and_update().clone();
+    assert_eq!((last.identity, last.settled), (cached, false));
+    let waiting_for = last.waiting_for.unwrap();
+    assert!(waiting_for.starts_with("the region from"), "{waiting_for}");
+}
+
+#[tokio::test]
 async fn c11_a_damaged_cache_is_replaced() {
     let node = Node::new("i-1");
     fs_err::create_dir_all(node.cache().parent().unwrap()).unwrap();
