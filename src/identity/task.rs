@@ -16,7 +16,7 @@ use super::document;
 use super::facts::{Fact, Fault, FaultKind, Machine, Tag};
 use super::imds::{self, Imds, Unanswered};
 use super::plan::{self, Decision, Observed, Waits, Wishes};
-use super::source::{Source, Why};
+use super::source::{Field, Source, Why};
 use super::{Identity, IdentityStatus, cache, kubelet, machine};
 use crate::config::{Config, Target};
 use crate::log;
@@ -253,7 +253,16 @@ impl IdentityTask {
     fn settle(&mut self, decision: &Decision) {
         let identity = &decision.identity;
         for (field, why) in &decision.given_up {
-            tracing::info!(%field, %why, "published without this dimension");
+            match field {
+                Field::Dimension(dimension) => {
+                    tracing::info!(%dimension, %why, "published without this dimension");
+                }
+                // Whether there is one after all is for the publisher to find out, and to complain about.
+                Field::Region => tracing::info!(
+                    %why,
+                    "the region is not known; publishing looks for one in the AWS profile and the metadata service"
+                ),
+            }
         }
         tracing::info!(
             instance = identity.instance_id,
