@@ -7,7 +7,7 @@ use std::fmt;
 use super::MEND;
 use crate::config::Dimension;
 
-/// A value of an [`Identity`].
+/// A value of an [`Identity`](super::Identity).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
     /// A dimension.
