@@ -1,7 +1,11 @@
 //! The EC2 instance metadata service, version 2 only. The only adapter to it.
 //!
 //! One client, so that one token serves every question, and no retries of its own: the task knows how long to wait.
-//! Every question ends within a few seconds, whatever the other side does. It must not go through a proxy and must not fall back to version 1.
+//! Every question ends within a few seconds, whatever the other side does. It must not go through a proxy and must not
+//! fall back to version 1.
+//!
+//! The SDK puts the name of the instance's role into a URL as it comes and panics where that makes none, so what is
+//! no name of a role never gets that far.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,8 +14,14 @@ use aws_config::imds::Client;
 use aws_config::imds::client::Builder;
 use aws_config::imds::client::error::{ImdsError, TokenError};
 use aws_config::provider_config::ProviderConfig;
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::byte_stream::ByteStream;
 
 use super::document::{self, Document};
 use super::facts::{FaultKind, Service, Tag};
@@ -20,8 +30,10 @@ use crate::aws_http;
 const DOCUMENT: &str = "/latest/dynamic/instance-identity/document";
 /// The tags that the metadata holds; status 404 where `InstanceMetadataTags` is disabled.
 const TAGS: &str = "/latest/meta-data/tags/instance";
-/// The role of the instance; status 404 without one.
+/// The name of the instance's role; status 404 without one.
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
+/// Characters of the name of an IAM role.
+const LONGEST_ROLE: usize = 64;
 const GROUP: &str = "/latest/meta-data/tags/instance/aws:autoscaling:groupName";
 
 /// The service is a link-local neighbour: a second without a connection is none.
@@ -57,7 +69,7 @@ impl Imds {
     /// every question.
     #[must_use]
     pub fn new() -> Self {
-        let http_client = aws_http::direct();
+        let http_client = SharedHttpClient::new(RoleGuard(aws_http::direct()));
         let builder = Client::builder()
             .configure(&ProviderConfig::without_region().with_http_client(http_client))
             .max_attempts(1)
@@ -207,6 +219,61 @@ fn token_status(error: &ImdsError) -> Option<u16> {
     Some(source.raw_response()?.status().as_u16())
 }
 
+/// An HTTP client that lets nothing pass for the name of a role that is none.
+#[derive(Debug)]
+struct RoleGuard<T>(T);
+
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is not the name of an IAM role")]
+struct NotARole;
+
+impl HttpClient for RoleGuard<SharedHttpClient> {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(RoleGuard(self.0.http_connector(settings, components)))
+    }
+}
+
+impl HttpConnector for RoleGuard<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let names_role = request.uri().ends_with(ROLES);
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async move {
+            let answer = answer.await?;
+            if names_role && answer.status().is_success() {
+                with_role_alone(answer).await
+            } else {
+                Ok(answer)
+            }
+        })
+    }
+}
+
+/// The answer with the name of a role in it and nothing else.
+async fn with_role_alone(mut answer: HttpResponse) -> Result<HttpResponse, ConnectorError> {
+    let body = ByteStream::new(answer.take_body()).collect().await;
+    let bytes = body
+        .map_err(|broken| ConnectorError::io(broken.into()))?
+        .into_bytes();
+    let role = str::from_utf8(&bytes).unwrap_or_default().trim();
+    if !is_role(role) {
+        return Err(ConnectorError::other(NotARole.into(), None));
+    }
+    *answer.body_mut() = role.into();
+    Ok(answer)
+}
+
+/// What IAM takes for the name of a role.
+fn is_role(text: &str) -> bool {
+    (1..=LONGEST_ROLE).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +292,18 @@ mod tests {
                 service,
                 "{disabled:?} {endpoint:?}"
             );
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_role_is_told_from_a_page() {
+        let longest = "x".repeat(64);
+        for role in ["node", "eksctl-prod_NodeInstanceRole-1A", "a+=,.@_-z", &longest] {
+            assert!(is_role(role), "{role}");
+        }
+        let too_long = "x".repeat(65);
+        for page in ["", "<html>", "two words", "{}", "../..", "a\nb", "ä", &too_long] {
+            assert!(!is_role(page), "{page:?}");
         }
     }
 }
