@@ -14,7 +14,6 @@ use std::time::Duration;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::identity::IdentityCache;
-use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
@@ -40,7 +39,6 @@ use super::retry::Pace;
 use super::{Answer, Batch, Datum, Publisher, Traffic};
 use crate::aws_http;
 use crate::identity::IdentityStatus;
-use crate::identity::document;
 use crate::identity::facts::Service;
 use crate::identity::imds::{self, Imds};
 use crate::log;
@@ -101,18 +99,9 @@ impl CloudWatchPublisher {
         self.client.clone()
     }
 
-    /// The region from `node.region`, `AWS_REGION`, the profile, the node's identity, the metadata service, in this
-    /// order; everything else as in every AWS tool.
+    /// Region and credentials as in every AWS tool; `None` where nobody says a region.
     async fn sdk_config(&self) -> Option<SdkConfig> {
-        let configured = self.settings.region.clone().map(Region::new);
-        let chosen = RegionProviderChain::first_try(configured)
-            .or_else(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::default());
-        let found = self.identity.borrow().identity.region.clone();
-        let region = match chosen.region().await.or(found.map(Region::new)) {
-            Some(region) => region,
-            None => self.imds_region().await?,
-        };
+        let region = self.region().await?;
         let credentials = DefaultCredentialsChain::builder()
             .configure(ProviderConfig::without_region().with_http_client(self.http_client.clone()))
             .region(region.clone())
@@ -127,12 +116,22 @@ impl CloudWatchPublisher {
         Some(loader.load().await)
     }
 
-    /// For a node that was started without the service, and has it now.
-    async fn imds_region(&self) -> Option<Region> {
-        let provider = ImdsRegionProvider::builder().imds_client(self.imds.client());
-        let found = provider.build().region().await;
-        // Whatever answers in the service's place has no region to tell.
-        found.filter(|region| document::is_region(region.as_ref()))
+    /// From `node.region`, `AWS_REGION`, the profile, the node's identity, the metadata service, in this order. The
+    /// last is for a service that came up after the identity was settled without it.
+    async fn region(&self) -> Option<Region> {
+        let configured = self.settings.region.clone().map(Region::new);
+        let found = self.identity.borrow().identity.region.clone();
+        let known = RegionProviderChain::first_try(configured)
+            .or_else(EnvironmentVariableRegionProvider::new())
+            .or_else(ProfileFileRegionProvider::default())
+            .or_else(found.map(Region::new));
+        match known.region().await {
+            None if imds::service() != Service::Off => {
+                let document = self.imds.document().await.ok()?;
+                document.region.map(Region::new)
+            }
+            known => known,
+        }
     }
 
     fn connect(&self, sdk_config: &SdkConfig) -> Client {

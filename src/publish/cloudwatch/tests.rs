@@ -346,6 +346,10 @@ async fn c13_missing_credentials_are_no_network_fault() {
         failure.what
     );
     assert_eq!(answer.traffic.requests, 0);
+    assert!(
+        publisher.client.is_none(),
+        "the next attempt asks the metadata service with a new token"
+    );
 }
 
 #[tokio::test]
