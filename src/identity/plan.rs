@@ -59,7 +59,7 @@ pub struct Observed {
 }
 
 /// How long is waited for what.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
     /// For the metadata service, when a cached identity is at hand.
     pub cached: Duration,
@@ -87,6 +87,20 @@ pub struct Waits {
     /// Before it is a problem that the document does not come. Every start waits for a moment, and the network may
     /// come up after the agent.
     pub patience: Duration,
+}
+
+impl Waits {
+    /// The usual times, where windows of a minute or longer are published. With shorter ones the tags get half an
+    /// interval, so that the first window is published in time, and are looked at again every ten intervals.
+    #[must_use]
+    pub fn within(publish_interval: Duration) -> Self {
+        let usual = Self::default();
+        Self {
+            tags: usual.tags.min(publish_interval / 2),
+            late: usual.late.min(publish_interval * 10),
+            ..usual
+        }
+    }
 }
 
 impl Default for Waits {

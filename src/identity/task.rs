@@ -53,7 +53,7 @@ impl IdentitySettings {
             },
             root_dir: config.host.root_dir.clone(),
             cache_file: config.node.state_dir.join("identity.json"),
-            waits: Waits::default(),
+            waits: Waits::within(config.publish.interval),
         }
     }
 }

@@ -393,6 +393,18 @@ fn a_file_that_says_something_else_than_the_cache_is_believed() {
 }
 
 #[test]
+fn c12_the_tags_are_not_waited_for_beyond_the_first_window() {
+    assert_eq!(Waits::within(Duration::from_mins(1)), Waits::default());
+    assert_eq!(Waits::within(Duration::from_hours(1)), Waits::default());
+    let short = Waits::within(Duration::from_secs(10));
+    assert_eq!(
+        (short.tags, short.late),
+        (Duration::from_secs(5), Duration::from_secs(100))
+    );
+    assert_eq!(short.cached, Waits::default().cached);
+}
+
+#[test]
 fn retries_double_up_to_a_cap_and_are_spread() {
     let waits = Waits::default();
     let delay = |in_vain, random| retry_delay(in_vain, random, &waits).as_millis();
