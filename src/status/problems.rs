@@ -14,6 +14,9 @@ use crate::publish::report::CLOCK_SKEW_SECONDS;
 /// A window is open for one interval and is then published at once; after another something is in the way.
 const MAX_PENDING_INTERVALS: f64 = 2.0;
 
+/// What a wrong clock has stamped is refused too.
+const MEND_CLOCK: &str = "set the clock: chronyc tracking";
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -162,7 +165,11 @@ fn dropped(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
             Some(said) if *reason == DropReason::Refused => format!("{what}: {said}"),
             _ => what,
         };
-        problems.push(problem(what, mend_of(*reason)));
+        let mend = match reason {
+            DropReason::Refused if is_skewed(snapshot) => MEND_CLOCK,
+            _ => mend_of(*reason),
+        };
+        problems.push(problem(what, mend));
     }
 }
 
@@ -203,17 +210,22 @@ fn publishing(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
             "set it in [node], or take it out of publish.dimensions",
         ));
     }
-    let skew = status.clock_skew_seconds.unwrap_or_default();
-    if skew.abs() >= CLOCK_SKEW_SECONDS {
+    if is_skewed(snapshot) {
+        let skew = status.clock_skew_seconds.unwrap_or_default();
         let side = if skew > 0.0 { "behind" } else { "ahead" };
         problems.push(problem(
             format!(
                 "the clock of this node is {:.0} s {side}: its data stands at the wrong time",
                 skew.abs()
             ),
-            "set the clock: chronyc tracking",
+            MEND_CLOCK,
         ));
     }
+}
+
+fn is_skewed(snapshot: &Snapshot) -> bool {
+    let skew = snapshot.publish.done.clock_skew_seconds;
+    skew.is_some_and(|skew| skew.abs() >= CLOCK_SKEW_SECONDS)
 }
 
 fn host(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
