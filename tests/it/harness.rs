@@ -57,6 +57,12 @@ impl Node {
         self
     }
 
+    /// Takes a configuration key back, so that its default counts.
+    pub(crate) fn without(mut self, key: &str) -> Self {
+        self.settings.retain(|(known, _)| known != key);
+        self
+    }
+
     /// Sets an environment variable of the agent (and of the NVML child).
     pub(crate) fn with_env(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.into(), value.into()));
@@ -384,6 +390,6 @@ pub(crate) fn exists(pid: u32) -> bool {
 }
 
 /// A path as a TOML string.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     format!("{:?}", path.to_str().unwrap())
 }

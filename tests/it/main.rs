@@ -11,6 +11,7 @@
 
 mod gpu;
 mod harness;
+mod identity;
 mod input;
 mod life;
 mod publish;

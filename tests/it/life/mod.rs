@@ -11,3 +11,5 @@ mod status;
 mod stop;
 mod systemd;
 mod windows;
+
+pub(crate) use scene::assert_adds_up;

@@ -1,0 +1,116 @@
+//! A clock that is not CloudWatch's. That the wall clock is stepped is played by the unit tests: no test may do it here.
+
+use fake_cloudwatch::{Clock, Fate, Rule};
+use gpushare::metrics::window::DropReason;
+use gpushare::publish::fate::Class;
+use gpushare::status::Snapshot;
+use serde_json::Value;
+
+use super::scene::{Cloud, assert_gapless, problems, stop};
+use crate::harness::output;
+use crate::life::assert_adds_up;
+
+/// Whether the last answer showed CloudWatch's clock so many seconds ahead of ours.
+fn is_behind(status: &Snapshot, seconds: f64) -> bool {
+    let skew = status.publish.done.clock_skew_seconds;
+    skew.is_some_and(|skew| (skew - seconds).abs() < 3.0)
+}
+
+#[test]
+fn c10_a_clock_an_hour_off_is_loud_and_costs_no_window() {
+    for (seconds, side) in [(3600_i32, "behind"), (-3600, "ahead")] {
+        let cloud = Cloud::new();
+        cloud.cloudwatch.set_clock(Clock::Ahead(i64::from(seconds)));
+        let node = cloud.node();
+        let agent = node.start();
+        cloud.wait_windows(&agent, 3);
+        let status = agent.wait("the skew is seen", |status| {
+            is_behind(status, f64::from(seconds)) && status.publish.pending_windows <= 1
+        });
+        let said = problems(&status);
+        let (begin, end) = ("the clock of this node is ", format!(" s {side}: "));
+        assert!(
+            said.contains(begin) && said.contains(&end) && said.contains("chronyc"),
+            "{said}"
+        );
+        let (code, json, _) = output(node.command(&["status", "--json"]));
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let skew = json["publish"]["clock_skew_seconds"].as_f64().unwrap();
+        assert_eq!(code, 0);
+        assert!((skew - f64::from(seconds)).abs() < 3.0, "{skew}");
+        assert_eq!(status.sampler.ledger.dropped_total(), 0);
+        stop(agent);
+        assert_gapless(&cloud.cloudwatch.accepted(), status.agent.started_at);
+        cloud.assert_well_behaved();
+    }
+}
+
+#[test]
+fn c10_signatures_that_are_refused_for_the_clock_are_mended_and_no_window_is_lost_or_doubled() {
+    let cloud = Cloud::new();
+    let fate = Fate::Skew {
+        seconds: 3600,
+        code: fake_cloudwatch::fate::SkewCode::RequestTimeTooSkewed,
+    };
+    cloud.cloudwatch.play([Rule::always(fate)]);
+    let node = cloud.node();
+    let agent = node.start();
+    cloud.wait_windows(&agent, 3);
+    let status = agent.wait("the backlog has gone", |status| {
+        status.publish.pending_windows <= 1 && is_behind(status, 3600.0)
+    });
+    let error = status.publish.done.last_error.clone().unwrap();
+    assert_eq!(error.class, Class::ClockSkewed, "{error:?}");
+    assert!(error.mend.contains("set the clock"), "{error:?}");
+    assert_eq!(status.sampler.ledger.dropped_total(), 0);
+    stop(agent);
+    assert_gapless(&cloud.cloudwatch.accepted(), status.agent.started_at);
+    let refused = cloud.cloudwatch.attempts();
+    let refused = refused
+        .iter()
+        .filter(|attempt| attempt.status == Some(403))
+        .count();
+    assert_eq!(refused, 1, "one refusal tells the time");
+}
+
+#[test]
+fn c10_a_clock_that_agrees_is_no_problem() {
+    let cloud = Cloud::new();
+    let node = cloud.node();
+    let agent = node.start();
+    cloud.wait_windows(&agent, 1);
+    let status = agent.wait("the server's clock is seen", |status| is_behind(status, 0.0));
+    assert!(!problems(&status).contains("clock"), "{}", problems(&status));
+    stop(agent);
+}
+
+#[test]
+fn c10_what_is_stamped_too_far_ahead_is_refused_loudly_and_counted_until_the_clock_is_right() {
+    let cloud = Cloud::new();
+    cloud.cloudwatch.set_clock(Clock::Ahead(-3 * 3600));
+    let node = cloud.node();
+    let agent = node.start();
+    let status = agent.wait("CloudWatch has refused a window", |status| {
+        status.sampler.ledger.dropped.contains_key(&DropReason::Refused) && is_behind(status, -3.0 * 3600.0)
+    });
+    assert_adds_up(&status);
+    let said = problems(&status);
+    let lines: Vec<&str> = said.lines().collect();
+    let line = |words: &str| lines.iter().find(|line| line.contains(words));
+    assert!(
+        line(" s ahead: its data stands at the wrong time").is_some(),
+        "{said}"
+    );
+    let refused = line("refused by CloudWatch").unwrap_or_else(|| panic!("{said}"));
+    assert!(
+        refused.contains("two hours in the future") && refused.ends_with("chronyc tracking"),
+        "{refused}"
+    );
+    assert!(cloud.cloudwatch.accepted().is_empty());
+
+    // For the agent it is one whether CloudWatch's clock moves or its own.
+    cloud.cloudwatch.set_clock(Clock::Real);
+    cloud.wait_windows(&agent, 2);
+    assert_adds_up(&agent.status().unwrap());
+    stop(agent);
+}
