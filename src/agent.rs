@@ -328,9 +328,13 @@ impl Agent {
         tokio::pin!(limit);
         let mut failure = None;
         loop {
-            // The publisher drains the store after the sampler has put the open window into it, and the status is
-            // served until there is nothing left to show.
-            if self.running.iter().all(|(_, name)| *name != "sampler") {
+            // The publisher drains the store after the sampler has put the open window into it and the identity has
+            // said its last word; the status is served until there is nothing left to show.
+            if self
+                .running
+                .iter()
+                .all(|(_, name)| !["sampler", "identity"].contains(name))
+            {
                 publishing.cancel();
             }
             if self.running.iter().all(|(_, name)| *name == "status") {

@@ -107,7 +107,7 @@ impl<P: Publisher> PublishTask<P> {
             }
             // Both branches are cancel-safe.
             tokio::select! {
-                () = drained.cancelled() => return known,
+                () = drained.cancelled() => return self.identity.borrow().clone(),
                 changed = self.identity.changed() => if changed.is_err() {
                     // Nobody will say more than this.
                     return known;
@@ -371,13 +371,11 @@ impl<P: Publisher> Sending<P> {
                 continue;
             };
             // No other bound than the deadline: what is sent again because its answer is slow may arrive twice.
-            let answer = match timeout_at(deadline, self.publisher.publish(&batch)).await {
-                Ok(answer) => answer?,
-                Err(_) => {
-                    self.report.failed(&unanswered(), Duration::ZERO);
-                    return Ok(());
-                }
+            let Ok(answer) = timeout_at(deadline, self.publisher.publish(&batch)).await else {
+                self.report.failed(&unanswered(), Duration::ZERO);
+                return Ok(());
             };
+            let answer = answer?;
             if let Some((failure, pause)) = self.absorb(&waiting, &batch, answer) {
                 self.report.failed(&failure, pause);
                 is_worth_another_round |= failure.class.may_pass_at_once();

@@ -193,10 +193,10 @@ fn mend_of(reason: DropReason) -> &'static str {
 fn publishing(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
     let status = &snapshot.publish.done;
     if let (Some(error), Some(since)) = (&status.last_error, status.failing_since) {
-        let seconds = (snapshot.agent.taken_at - since).max(0.0) as u64;
+        let lasting = Duration::try_from_secs_f64(snapshot.agent.taken_at - since).unwrap_or_default();
         let what = format!(
             "publishing has failed for {} ({}, {} in a row; {} samples wait): {}",
-            humantime::format_duration(Duration::from_secs(seconds)),
+            humantime::format_duration(Duration::from_secs(lasting.as_secs())),
             error.class.as_str(),
             error.in_a_row,
             snapshot.publish.pending_samples,
