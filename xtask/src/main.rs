@@ -33,8 +33,10 @@ Usage: cargo xtask COMMAND [OPTIONS]
            --only STEP     run that step alone
   gen    write docs/configuration.md and docs/metrics.md from their sources
            --check         write nothing; fail when a file is out of date
-  demo   build gpushare, run it on a simulated (or the real) GPU node and show it live
+  demo   build gpushare, run it on simulated (or the real) GPUs and show it live, with what a simulated
+         CloudWatch accepts
            --seconds N     stop by itself after N seconds (default: until Ctrl-C)
+           --outage        let CloudWatch refuse connections for 15 s
            --fake          simulate the GPUs even where there is a driver
   bench  measure the release build and write docs/benchmarks.md
            --minutes N     length of one steady run (default 10)

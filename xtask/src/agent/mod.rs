@@ -3,11 +3,13 @@
 //! Invariants: an agent that was started here does not outlive the command, however the command ends (Ctrl-C, an error,
 //! a panic; with util-linux's `setpriv` even a kill); nothing it does reaches outside the directory given to it.
 
+mod cloud;
 mod interrupt;
 mod process;
 pub(crate) mod procfs;
 mod settings;
 
+pub(crate) use cloud::Cloud;
 pub(crate) use interrupt::Interrupt;
 pub(crate) use process::{Agent, Launch, STOP_BUDGET, Stopped, output_within};
-pub(crate) use settings::Settings;
+pub(crate) use settings::{ALL_GROUPS, Settings};

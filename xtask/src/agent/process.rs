@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::procfs::Process;
 
-/// What the agent promises between SIGTERM and its end.
-pub(crate) const STOP_BUDGET: Duration = Duration::from_secs(2);
+/// What the agent promises between SIGTERM and its end, for an endpoint that never answers.
+pub(crate) const STOP_BUDGET: Duration = Duration::from_secs(8);
 /// When to stop believing in that promise and kill it.
-const KILL_AFTER: Duration = Duration::from_secs(5);
+const KILL_AFTER: Duration = Duration::from_secs(12);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 pub(crate) struct Launch<'a> {
@@ -23,6 +23,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) config: &'a Path,
     /// What the fake NVML library plays; none with the real one.
     pub(crate) scenario: Option<&'a Path>,
+    /// Where it finds its AWS; see [`super::Cloud::environment`].
+    pub(crate) environment: Vec<(&'static str, String)>,
     /// Where READY=1 is awaited.
     pub(crate) notify_socket: Option<&'a Path>,
     pub(crate) stdout: Stdio,
@@ -53,6 +55,7 @@ impl Agent {
         let mut command = command(launch.binary, launch.tied);
         command.arg("run").arg("--config").arg(launch.config);
         undisturbed(&mut command);
+        command.envs(launch.environment);
         if let Some(scenario) = launch.scenario {
             let since_1970 = SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -153,13 +156,14 @@ fn in_path(program: &str) -> Option<PathBuf> {
 fn undisturbed(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("GPUSHARE__") || text.starts_with("FAKE_NVML_") {
+        let ours = ["GPUSHARE__", "FAKE_NVML_", "AWS_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix));
+        if ours || text.to_ascii_uppercase().ends_with("_PROXY") {
             command.env_remove(&name);
         }
     }
     command
-        // It is told who it is; it must not ask the machine that this runs on.
-        .env("AWS_EC2_METADATA_DISABLED", "true")
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_USEC")
         .env_remove("WATCHDOG_PID");
@@ -232,6 +236,7 @@ mod tests {
             binary: &binary,
             config: Path::new("config.toml"),
             scenario: None,
+            environment: Vec::new(),
             notify_socket: None,
             stdout: Stdio::null(),
             log,

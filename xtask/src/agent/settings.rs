@@ -1,16 +1,26 @@
-//! The configuration file of an agent that plays: all its paths below one directory, its output on stdout.
+//! The configuration file of an agent that plays: all its paths below one directory, its AWS on this machine.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+
+/// Every group of metrics that is built.
+pub(crate) const ALL_GROUPS: &[&str] = &["host", "gpu", "health", "agent"];
 
 pub(crate) struct Settings<'a> {
     /// State, spool, and a kmsg of its own.
     pub(crate) dir: &'a Path,
     /// At most 107 bytes, the length of a socket address.
     pub(crate) socket: &'a Path,
-    pub(crate) instance_type: &'a str,
+    /// What the node is called in place of what its metadata say.
+    pub(crate) instance_type: Option<&'a str>,
+    /// Where CloudWatch is played.
+    pub(crate) endpoint_url: &'a str,
+    /// With a unit, as in "1s".
+    pub(crate) sample_interval: &'a str,
     /// With a unit, as in "10s".
     pub(crate) publish_interval: &'a str,
+    /// `publish.groups`.
+    pub(crate) groups: &'a [&'a str],
     /// Path of the library, or its bare name for the loader to find.
     pub(crate) nvml_library: &'a Path,
 }
@@ -36,21 +46,17 @@ impl Settings<'_> {
             text.push('\n');
         };
         let off = || [("enabled", "false".to_owned())];
-        section(
-            "node",
-            &[
-                ("instance_id", quoted("i-0demo00000000000")),
-                ("instance_type", quoted(self.instance_type)),
-                ("state_dir", below("state")),
-            ],
-        );
-        section("sample", &[("interval", quoted("1s"))]);
+        let mut node = vec![("state_dir", below("state"))];
+        node.extend(self.instance_type.map(|name| ("instance_type", quoted(name))));
+        section("node", &node);
+        section("sample", &[("interval", quoted(self.sample_interval))]);
         section(
             "publish",
             &[
-                ("target", quoted("stdout")),
+                ("target", quoted("cloudwatch")),
+                ("endpoint_url", quoted(self.endpoint_url)),
                 ("interval", quoted(self.publish_interval)),
-                ("groups", r#"["host", "gpu", "health", "agent"]"#.to_owned()),
+                ("groups", serde_json::Value::from(self.groups).to_string()),
             ],
         );
         section("spool", &[("dir", below("spool"))]);
@@ -85,8 +91,11 @@ mod tests {
         let settings = Settings {
             dir: &dir,
             socket: &dir.join("status.sock"),
-            instance_type: "g5.12xlarge",
+            instance_type: None,
+            endpoint_url: "http://127.0.0.1:9",
+            sample_interval: "1s",
             publish_interval: "10s",
+            groups: ALL_GROUPS,
             nvml_library: Path::new("libnvidia-ml.so.1"),
         };
         let text = fs_err::read_to_string(settings.write().unwrap()).unwrap();
@@ -102,6 +111,14 @@ mod tests {
         }
         assert_eq!(table["gpu"]["nvml_library"].as_str(), Some("libnvidia-ml.so.1"));
         assert_eq!(table["publish"]["interval"].as_str(), Some("10s"));
+        let groups: Vec<_> = table["publish"]["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|group| group.as_str().unwrap())
+            .collect();
+        assert_eq!(groups, ALL_GROUPS);
+        assert!(!text.contains("instance_type"));
         assert!(dir.join("kmsg").is_file());
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use super::machine::Machine;
 use super::report::{Figures, render};
 use super::{ready, steady, tick};
-use crate::agent::{Interrupt, Settings};
+use crate::agent::{ALL_GROUPS, Cloud, Interrupt, Settings};
 use crate::args::{Args, UsageError};
 use crate::workspace::{Workspace, succeed};
 
@@ -40,6 +40,7 @@ pub(super) struct Subject {
     pub(super) log: PathBuf,
     /// A short directory, for the sockets.
     pub(super) dir: tempfile::TempDir,
+    pub(super) cloud: Cloud,
 }
 
 pub(crate) fn run(workspace: &Workspace, options: Options) -> anyhow::Result<ExitCode> {
@@ -92,10 +93,14 @@ fn subject(workspace: &Workspace) -> anyhow::Result<Subject> {
     );
     let scenario = dir.path().join("p5.48xlarge.toml");
     fs_err::write(&scenario, fs_err::read(workspace.path(SCENARIO))?)?;
+    let cloud = Cloud::start("p5.48xlarge")?;
     let settings = Settings {
         dir: dir.path(),
         socket: &dir.path().join("status.sock"),
-        instance_type: "p5.48xlarge",
+        instance_type: None,
+        endpoint_url: &cloud.endpoint_url(),
+        sample_interval: "1s",
+        groups: ALL_GROUPS,
         publish_interval: "60s",
         nvml_library: &library,
     };
@@ -107,5 +112,6 @@ fn subject(workspace: &Workspace) -> anyhow::Result<Subject> {
         scenario,
         log,
         dir,
+        cloud,
     })
 }

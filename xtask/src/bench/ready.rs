@@ -37,6 +37,7 @@ pub(super) fn start(subject: &Subject) -> anyhow::Result<(Agent, Duration)> {
         binary: &subject.binary,
         config: &subject.config,
         scenario: Some(&subject.scenario),
+        environment: subject.cloud.environment(),
         notify_socket: Some(&subject.dir.path().join("notify.sock")),
         stdout: Stdio::null(),
         log: log.into_parts().0,

@@ -38,8 +38,8 @@ pub(super) fn render(figures: &Figures, machine: &Machine, options: Options) -> 
          Whole-process figures of the release build, taken on {date} on {cpu}, {cores} cores, Linux {kernel}, with\n\n\
          ```\ncargo xtask bench --minutes {minutes} --runs {runs}\n```\n\n\
          The eight GPUs are simulated (scenario `p5.48xlarge` of the test kit); the cost of a real driver's library, in\n\
-         memory above all, comes on top. Samples every second, windows of 60 s, groups host, gpu, health and agent, the\n\
-         output to /dev/null.\n\n\
+         memory above all, comes on top. Samples every second, windows of 60 s, groups host, gpu, health and agent,\n\
+         published to a CloudWatch of the test kit.\n\n\
          | Figure | Median | Least to greatest | Runs | Budget | |\n|---|---|---|---|---|---|\n"
     );
     for row in rows(figures) {

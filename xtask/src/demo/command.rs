@@ -1,31 +1,34 @@
 //! The command: prepare, show, stop, sum up.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail, ensure};
-use rustix::fs::{FlockOperation, flock};
+use anyhow::{anyhow, bail};
+use fake_cloudwatch::Script;
 
+use super::accepted::{Accepted, Window};
 use super::digest;
-use super::nvml::Nvml;
-use super::screen::Screen;
-use super::windows::{Window, Windows};
-use crate::agent::{Agent, Interrupt, Launch, STOP_BUDGET, Settings, Stopped, output_within};
+use super::ledger::Ledger;
+use super::screen::{Frame, Screen};
+use super::stage::{Stage, WINDOW};
+use super::summary;
+use crate::agent::{Agent, Interrupt};
 use crate::args::{Args, UsageError};
 use crate::workspace::{Workspace, succeed};
 
-/// Between two looks at the status and the output.
+/// Between two looks at the status and at what was accepted.
 const REFRESH: Duration = Duration::from_secs(1);
-/// The publish interval of the demo: short, so that a window closes while somebody watches.
-const WINDOW: &str = "10s";
-/// Longest path of a Unix socket, less its closing zero.
-const MAX_SOCKET_PATH: usize = 107;
+/// When an outage begins: the first window has arrived by then.
+const OUTAGE_FROM: Duration = Duration::from_secs(15);
+const OUTAGE: Duration = Duration::from_secs(15);
+/// A shorter demo would end before the backlog is gone.
+const SECONDS_WITH_OUTAGE: u64 = 60;
 
 #[derive(Debug)]
 pub(crate) struct Options {
     seconds: Option<u64>,
     fake: bool,
+    outage: bool,
 }
 
 impl Options {
@@ -33,127 +36,70 @@ impl Options {
         let options = Self {
             seconds: args.count("--seconds")?,
             fake: args.flag("--fake"),
+            outage: args.flag("--outage"),
         };
         args.finish()?;
-        Ok(options)
+        match options.seconds {
+            Some(seconds) if options.outage && seconds < SECONDS_WITH_OUTAGE => {
+                Err(UsageError::new(format!(
+                    "--outage wants --seconds {SECONDS_WITH_OUTAGE} or more: an outage of {} s, and time to recover",
+                    OUTAGE.as_secs()
+                )))
+            }
+            _ => Ok(options),
+        }
     }
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<ExitCode> {
     succeed(&mut workspace.cargo(["build", "--locked", "-p", "gpushare", "-p", "fake-nvml"]))?;
-    let stage = Stage::set(workspace, options)?;
-    println!("Watching {}", stage.nvml);
+    let stage = Stage::set(workspace, options.fake)?;
     let interrupt = Interrupt::listen()?;
     let mut agent = stage.start()?;
+    if options.outage {
+        stage.cloud.cloudwatch.play(Script {
+            rules: Vec::new(),
+            refuse: vec![(OUTAGE_FROM, Some(OUTAGE_FROM + OUTAGE))],
+        });
+    }
     let mut show = Show {
         screen: Screen::new(),
-        windows: Windows::open(&stage.output)?,
+        accepted: Accepted::new(WINDOW),
+        began: Instant::now(),
+        outage: options.outage,
         answers: 0,
     };
     let deadline = options
         .seconds
-        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        .map(|seconds| show.began + Duration::from_secs(seconds));
     let watched = show.play(&stage, &mut agent, &interrupt, deadline);
+    let ledger = watched.and_then(|()| last_ledger(&stage));
     show.screen.close();
-    if let Err(error) = watched {
-        return Err(anyhow!(
-            "{error:#}; the agent's log ends with:\n{}",
-            tail(&stage.log)
-        ));
-    }
+    let ledger = match ledger {
+        Ok(ledger) => ledger,
+        Err(error) => {
+            return Err(anyhow!(
+                "{error:#}; the agent's log ends with:\n{}",
+                stage.log_tail()
+            ));
+        }
+    };
     let stopped = agent.stop()?;
-    show.windows.read()?;
-    close(&stage, &show, &stopped)
+    let flushed = show.accepted.look(&stage.cloud.cloudwatch);
+    summary::print(&stage, &show.accepted, &flushed);
+    summary::judge(&stage, &show.accepted, &ledger, &stopped, show.answers)
 }
 
-/// Everything that the agent needs, laid out in `target/demo`.
-struct Stage {
-    binary: PathBuf,
-    config: PathBuf,
-    output: PathBuf,
-    log: PathBuf,
-    dir: PathBuf,
-    nvml: Nvml,
-    /// Held until the end: two demos would share these files.
-    _lock: fs_err::File,
-    /// Where the socket is when the checkout's own path is too long for one.
-    _socket_dir: Option<tempfile::TempDir>,
-}
-
-impl Stage {
-    fn set(workspace: &Workspace, options: &Options) -> anyhow::Result<Self> {
-        let dir = workspace.target("demo");
-        let lock = fs_err::File::create(workspace.target("demo.lock"))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .context("another demo runs in this checkout; stop it first")?;
-        if dir.exists() {
-            fs_err::remove_dir_all(&dir)?;
-        }
-        fs_err::create_dir_all(&dir)?;
-        let nvml = Nvml::choose(workspace, &dir, options.fake)?;
-        let (socket, socket_dir) = socket(&dir)?;
-        let settings = Settings {
-            dir: &dir,
-            socket: &socket,
-            instance_type: nvml.instance_type(),
-            publish_interval: WINDOW,
-            nvml_library: nvml.library(),
-        };
-        Ok(Self {
-            binary: workspace.target("debug/gpushare"),
-            config: settings.write()?,
-            output: dir.join("windows.jsonl"),
-            log: dir.join("agent.log"),
-            dir,
-            nvml,
-            _lock: lock,
-            _socket_dir: socket_dir,
-        })
-    }
-
-    fn start(&self) -> anyhow::Result<Agent> {
-        let output = fs_err::File::create(&self.output)?.into_parts().0;
-        Agent::start(Launch {
-            binary: &self.binary,
-            config: &self.config,
-            scenario: self.nvml.scenario(),
-            notify_socket: None,
-            stdout: Stdio::from(output),
-            log: fs_err::File::create(&self.log)?.into_parts().0,
-            tied: true,
-        })
-    }
-
-    /// What `gpushare status` prints, or why it does not.
-    fn status(&self) -> Result<String, String> {
-        const LIMIT: Duration = Duration::from_secs(2);
-        let mut command = Command::new(&self.binary);
-        command.arg("status").arg("--config").arg(&self.config);
-        let output =
-            output_within(&mut command, LIMIT).map_err(|error| format!("gpushare status: {error:#}"))?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(format!("gpushare status: {} ({reason})", output.status))
-    }
-}
-
-fn socket(dir: &Path) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
-    let socket = dir.join("status.sock");
-    if socket.as_os_str().len() <= MAX_SOCKET_PATH {
-        return Ok((socket, None));
-    }
-    let short = tempfile::Builder::new()
-        .prefix("gpushare-demo-")
-        .tempdir()
-        .context("make a directory for the socket")?;
-    Ok((short.path().join("status.sock"), Some(short)))
+fn last_ledger(stage: &Stage) -> anyhow::Result<Ledger> {
+    let status = stage.status(&["--json"]).map_err(|reason| anyhow!(reason))?;
+    Ledger::parse(&status)
 }
 
 struct Show {
     screen: Screen,
-    windows: Windows,
+    accepted: Accepted,
+    began: Instant,
+    outage: bool,
     /// How often the status answered.
     answers: usize,
 }
@@ -167,7 +113,8 @@ impl Show {
         interrupt: &Interrupt,
         deadline: Option<Instant>,
     ) -> anyhow::Result<()> {
-        let mut next = Instant::now();
+        // An agent that has just been started has no status yet.
+        let mut next = Instant::now() + REFRESH;
         while deadline.is_none_or(|deadline| next < deadline) {
             if !interrupt.sleep_until(next) {
                 return Ok(());
@@ -175,120 +122,89 @@ impl Show {
             if let Some(status) = agent.ended()? {
                 bail!("the agent ended by itself ({status})");
             }
-            let status = stage.status();
+            let status = stage.status(&[]);
             self.answers += usize::from(status.is_ok());
-            let news = self.windows.read()?;
-            let window = self.windows.latest().map(|window| digest::render(&window));
-            self.screen
-                .draw(&status.unwrap_or_else(|reason| reason), window.as_deref(), news)?;
+            let fresh = self.accepted.look(&stage.cloud.cloudwatch);
+            self.draw(stage, &status.unwrap_or_else(|reason| reason), &fresh)?;
             // After a slow look the next one is a whole step away, not at once.
             next = (next + REFRESH).max(Instant::now());
         }
         interrupt.sleep_until(deadline.unwrap_or(next));
         Ok(())
     }
-}
 
-/// The closing paragraph, and the verdict.
-fn close(stage: &Stage, show: &Show, stopped: &Stopped) -> anyhow::Result<ExitCode> {
-    let took = stopped.took.as_secs_f64();
-    let verdict = if stopped.took <= STOP_BUDGET {
-        "within"
-    } else {
-        "LATER THAN"
-    };
-    println!(
-        "\nThe agent stopped {took:.2} s after SIGTERM, {verdict} its {} s.",
-        STOP_BUDGET.as_secs()
-    );
-    if let Some(window) = show.windows.latest() {
-        println!("{}\n\n{}", last_window(&window), digest::render(&window));
+    fn draw(&mut self, stage: &Stage, status: &str, fresh: &[Window]) -> anyhow::Result<()> {
+        let outage = self.outage_line();
+        let title = format!("{}{outage}", stage.nvml.title());
+        let newest = self.accepted.newest();
+        let published = match newest {
+            Some(window) => format!(
+                "{}\n{}",
+                digest::arrivals(&self.accepted),
+                digest::statistics(window)
+            ),
+            None => digest::arrivals(&self.accepted),
+        };
+        let frame = Frame {
+            title: &title,
+            status,
+            published: &published,
+        };
+        self.screen.draw(&frame, &news(fresh))
     }
-    println!(
-        "Shown: {} answers of `gpushare status` and {} windows of {WINDOW}, from {}\nConfiguration, windows (every \
-         line fits `aws cloudwatch put-metric-data --cli-input-json`) and log: config.toml, windows.jsonl and agent.log \
-         in {}",
-        show.answers,
-        show.windows.count(),
-        stage.nvml,
-        stage.dir.display()
-    );
-    ensure!(
-        stopped.status.success(),
-        "the agent ended badly ({}):\n{}",
-        stopped.status,
-        tail(&stage.log)
-    );
-    ensure!(
-        stopped.left_behind == 0,
-        "the agent left {} processes behind; they were killed",
-        stopped.left_behind
-    );
-    ensure!(
-        show.answers > 0,
-        "`gpushare status` never answered:\n{}",
-        tail(&stage.log)
-    );
-    ensure!(
-        show.windows.count() > 0,
-        "no window was printed:\n{}",
-        tail(&stage.log)
-    );
-    Ok(ExitCode::SUCCESS)
+
+    /// What is going on with the outage, if one was asked for.
+    fn outage_line(&self) -> String {
+        let at = self.began.elapsed();
+        let end = OUTAGE_FROM + OUTAGE;
+        if !self.outage {
+            String::new()
+        } else if at < OUTAGE_FROM {
+            format!(
+                "\nOutage: CloudWatch will refuse connections in {} s.",
+                OUTAGE_FROM.saturating_sub(at).as_secs()
+            )
+        } else if at < end {
+            format!(
+                "\nOutage: CloudWatch refuses connections for another {} s; windows wait.",
+                end.saturating_sub(at).as_secs()
+            )
+        } else {
+            "\nOutage: over. The newest window goes first, then those that waited, each with its own time stamp."
+                .to_owned()
+        }
+    }
 }
 
-fn last_window(window: &Window) -> String {
-    let count = window
-        .series
-        .iter()
-        .map(|(_, data)| data.samples())
-        .fold(0.0, f64::max);
-    let witness = window
-        .series
-        .iter()
-        .find(|(series, _)| series.metric == "cpu_usage_active");
-    let witness = witness.map_or(String::new(), |(_, data)| {
-        format!(" ({} of cpu_usage_active)", data.samples())
-    });
+/// What a log of the demo shows of windows that arrived.
+fn news(fresh: &[Window]) -> String {
+    let Some(newest) = fresh.iter().max_by_key(|window| window.start) else {
+        return String::new();
+    };
+    let lines: String = fresh.iter().map(digest::arrival).collect();
     format!(
-        "It closed its open window, from {}, with up to {count} samples a series{witness}.",
-        window.start
+        "\nThe simulated CloudWatch accepted\n{}{lines}\n{}",
+        digest::heading(),
+        digest::statistics(newest)
     )
-}
-
-/// The last lines of the log, for an error message.
-fn tail(log: &Path) -> String {
-    const LINES: usize = 15;
-    let text = fs_err::read_to_string(log).unwrap_or_else(|error| error.to_string());
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_path_too_long_for_a_socket_is_replaced() {
-        let (plain, kept) = socket(Path::new("/var/tmp/demo")).unwrap();
-        assert_eq!(
-            (plain.as_path(), kept.is_some()),
-            (Path::new("/var/tmp/demo/status.sock"), false)
-        );
-        let (short, kept) = socket(&Path::new("/var/tmp").join("x".repeat(100))).unwrap();
-        assert!(short.as_os_str().len() <= MAX_SOCKET_PATH && kept.is_some());
+    fn parse(line: &str) -> Result<Options, UsageError> {
+        Options::parse(Args::new(line.split_whitespace().map(str::to_owned)))
     }
 
     #[test]
-    fn the_tail_is_the_last_fifteen_lines() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("log");
-        fs_err::write(
-            &log,
-            (1..=20).fold(String::new(), |text, n| format!("{text}{n}\n")),
-        )
-        .unwrap();
-        assert!(tail(&log).starts_with("6\n") && tail(&log).ends_with("\n20"));
-        assert!(tail(&dir.path().join("none")).contains("none"));
+    fn an_outage_wants_time_to_recover_from() {
+        assert!(parse("--outage").unwrap().outage);
+        assert!(parse("--outage --seconds 60").is_ok() && parse("--seconds 5").is_ok());
+        let error = parse("--outage --seconds 30").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "--outage wants --seconds 60 or more: an outage of 15 s, and time to recover"
+        );
     }
 }

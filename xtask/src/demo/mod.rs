@@ -1,15 +1,20 @@
-//! `cargo xtask demo`: the agent at work, on any Linux machine.
+//! `cargo xtask demo`: the agent at work, on any Linux machine, with neither a GPU nor AWS.
 //!
-//! Job: build the agent, start it on the GPUs of this machine or on four simulated ones, and show its live status and
-//! every window that it closes, until Ctrl-C or for `--seconds N`.
-//! Invariants: exit code 0 means that the status answered, at least one window was printed and the agent ended well;
-//! all files are in `target/demo`; no process is left behind.
-//! It must not compute anything that the agent publishes: what is shown is read from the agent's own output.
+//! Job: build the agent, start it on the GPUs of this machine or on four simulated ones, with a simulated CloudWatch and
+//! instance metadata service, and show its live status and every window that CloudWatch accepted, until Ctrl-C or for
+//! `--seconds N`; then the sum of it all.
+//! Invariants: exit code 0 means that the status answered, at least one window was accepted, no sample is missing and the
+//! agent ended well; all files are in `target/demo`; no process is left behind; nothing is sent off this machine.
+//! It must not take the agent's word for what was published: windows, bytes and percentiles are those of what the
+//! simulated CloudWatch accepted.
 
+mod accepted;
 mod command;
 mod digest;
+mod ledger;
 mod nvml;
 mod screen;
-mod windows;
+mod stage;
+mod summary;
 
 pub(crate) use command::{Options, run};

@@ -74,11 +74,23 @@ impl Nvml {
         }
     }
 
-    /// Nobody asks EC2 in the demo: a machine with a real GPU is called what it is.
-    pub(super) fn instance_type(&self) -> &'static str {
+    /// The simulated metadata describe a node with four simulated GPUs: a machine with real ones is not called so.
+    pub(super) fn instance_type(&self) -> Option<&'static str> {
         match self {
-            Self::Real { .. } => "this-machine",
-            Self::Fake { .. } => "g5.12xlarge",
+            Self::Real { .. } => Some("this-machine"),
+            Self::Fake { .. } => None,
+        }
+    }
+
+    /// What is real here and what is not.
+    pub(super) fn title(&self) -> &'static str {
+        match self {
+            Self::Real { .. } => {
+                "The GPUs of this machine. The instance metadata and CloudWatch are simulated: not AWS."
+            }
+            Self::Fake { .. } => {
+                "Simulated: the 4 GPUs of a g5.12xlarge, its metadata and CloudWatch. No driver, not AWS."
+            }
         }
     }
 }
@@ -86,13 +98,9 @@ impl Nvml {
 impl fmt::Display for Nvml {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Real { library } => write!(f, "the GPUs of this machine, through {}.", library.display()),
+            Self::Real { library } => write!(f, "GPUs through {}", library.display()),
             Self::Fake { scenario, reason, .. } => {
-                write!(
-                    f,
-                    "the 4 simulated GPUs of a g5.12xlarge, {reason}; they follow {}.",
-                    scenario.display()
-                )
+                write!(f, "GPUs from {}, {reason}", scenario.display())
             }
         }
     }
