@@ -41,6 +41,7 @@ Usage: cargo xtask COMMAND [OPTIONS]
   bench  measure the release build and write docs/benchmarks.md
            --minutes N     length of one steady run (default 10)
            --runs N        number of steady runs (default 3)
+           --pushes N      number of publishes watched in time-lapse, 6 s each (default 60)
 ";
 
 /// sysexits.h `EX_USAGE`, as the agent itself uses it.

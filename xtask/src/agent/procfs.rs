@@ -55,6 +55,30 @@ impl Process {
         ))
     }
 
+    /// Time on a CPU of its first thread, to the nanosecond, from `/proc/PID/schedstat`.
+    pub(crate) fn first_thread_time(self) -> anyhow::Result<Duration> {
+        let path = format!("/proc/{}/schedstat", self.pid);
+        let text = fs_err::read_to_string(&path)?;
+        let nanoseconds = text
+            .split_whitespace()
+            .next()
+            .and_then(|first| first.parse().ok());
+        // A kernel without CONFIG_SCHED_INFO has zeroes, or no such file.
+        let nanoseconds = nanoseconds.filter(|time| *time > 0);
+        Ok(Duration::from_nanos(nanoseconds.with_context(|| {
+            format!("{path} tells no time: this kernel does not count it")
+        })?))
+    }
+
+    /// The most memory that was ever resident, in bytes: `VmHWM` of `/proc/PID/status`.
+    pub(crate) fn peak_rss_bytes(self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.pid);
+        let text = fs_err::read_to_string(&path)?;
+        kib(&text, "VmHWM")
+            .map(|kib| kib * 1024)
+            .with_context(|| format!("{path} has no VmHWM"))
+    }
+
     pub(crate) fn memory(self) -> anyhow::Result<Memory> {
         let path = format!("/proc/{}/smaps_rollup", self.pid);
         let text = fs_err::read_to_string(&path)?;
@@ -80,16 +104,18 @@ fn numbers(pids: &str) -> Vec<u32> {
 }
 
 fn memory(text: &str) -> Option<Memory> {
-    let kib = |name: &str| -> Option<u64> {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().strip_suffix(" kB")?.parse().ok()
-    };
     Some(Memory {
-        rss_bytes: kib("Rss")? * 1024,
-        pss_bytes: kib("Pss")? * 1024,
+        rss_bytes: kib(text, "Rss")? * 1024,
+        pss_bytes: kib(text, "Pss")? * 1024,
     })
+}
+
+/// The number in a line such as `Rss:  14 kB`.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 #[derive(Debug, PartialEq)]
@@ -165,5 +191,8 @@ mod tests {
         );
         let memory = this.memory().unwrap();
         assert!(memory.rss_bytes >= memory.pss_bytes && memory.pss_bytes > 0);
+        // The kernel counts resident pages in batches: the two need not agree to the page.
+        assert!(this.peak_rss_bytes().unwrap() > memory.rss_bytes / 2);
+        assert!(this.first_thread_time().unwrap() > Duration::ZERO);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use super::command::Subject;
+use super::subject::Subject;
 use crate::agent::{Agent, Interrupt, Launch};
 
 const RUNS: usize = 20;

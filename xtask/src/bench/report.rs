@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use super::command::Options;
 use super::machine::Machine;
+use super::publishing;
+use super::pushes::Pushes;
 use super::steady::Steady;
+use super::traffic::Traffic;
 
 /// What was measured.
 pub(super) struct Figures {
@@ -12,9 +15,11 @@ pub(super) struct Figures {
     pub(super) ready_ms: Vec<f64>,
     pub(super) steady: Vec<Steady>,
     pub(super) tick: Vec<String>,
+    pub(super) traffic: Vec<Traffic>,
+    pub(super) pushes: Pushes,
 }
 
-const MIB: f64 = 1024.0 * 1024.0;
+pub(super) const MIB: f64 = 1024.0 * 1024.0;
 
 /// A figure and the budget that the design gives it.
 struct Row {
@@ -26,20 +31,48 @@ struct Row {
 }
 
 pub(super) fn render(figures: &Figures, machine: &Machine, options: Options) -> String {
+    let mut text = whole_process(figures, machine, options);
+    text.push_str(&publishing::traffic(&figures.traffic));
+    text.push_str(&publishing::bill(&figures.traffic));
+    text.push_str(&publishing::pushes(&figures.pushes));
+    let of_steady = |value: fn(&Steady) -> u64| {
+        let values: Vec<f64> = figures.steady.iter().map(|run| value(run) as f64 / MIB).collect();
+        median(&sorted(&values))
+    };
+    text.push_str(&publishing::sizes(
+        figures.binary_bytes,
+        of_steady(|run| run.rss_bytes),
+        of_steady(|run| run.pss_bytes),
+    ));
+    let _ = write!(
+        text,
+        "\n## One tick\n\n`cargo bench --bench tick` printed:\n\n```\n{}\n```\n",
+        figures.tick.join("\n")
+    );
+    text
+}
+
+fn whole_process(figures: &Figures, machine: &Machine, options: Options) -> String {
     let Machine {
         cpu,
         cores,
         kernel,
         date,
+        commit,
     } = machine;
-    let Options { minutes, runs } = options;
+    let Options {
+        minutes,
+        runs,
+        pushes,
+    } = options;
     let mut text = format!(
         "<!-- Written by `cargo xtask bench`: run it again rather than editing. -->\n\n# Benchmarks\n\n\
-         Whole-process figures of the release build, taken on {date} on {cpu}, {cores} cores, Linux {kernel}, with\n\n\
-         ```\ncargo xtask bench --minutes {minutes} --runs {runs}\n```\n\n\
-         The eight GPUs are simulated (scenario `p5.48xlarge` of the test kit); the cost of a real driver's library, in\n\
-         memory above all, comes on top. Samples every second, windows of 60 s, groups host, gpu, health and agent,\n\
-         published to a CloudWatch of the test kit.\n\n\
+         Figures of the release build of commit {commit}, taken on {date} on {cpu}, {cores} cores,\nLinux {kernel}, with\n\n\
+         ```\ncargo xtask bench --minutes {minutes} --runs {runs} --pushes {pushes}\n```\n\n\
+         GPUs, instance metadata and CloudWatch are simulated by the test kit. What a real driver's library takes, in memory\n\
+         above all, comes on top, and so does TLS.\n\n## Whole process\n\n\
+         Eight GPUs (scenario `p5.48xlarge`), samples every second, windows of 60 s, groups host, gpu, health and agent,\n\
+         published to CloudWatch.\n\n\
          | Figure | Median | Least to greatest | Runs | Budget | |\n|---|---|---|---|---|---|\n"
     );
     for row in rows(figures) {
@@ -51,8 +84,7 @@ pub(super) fn render(figures: &Figures, machine: &Machine, options: Options) -> 
         "\nMemory is the sum of Pss over the agent and its children ({processes} processes) at the end of a run, from\n\
          `/proc/PID/smaps_rollup`. CPU is user and kernel time over the {minutes} minutes of a run, from\n\
          `/proc/PID/stat`. READY is counted from before the fork to the arrival of `READY=1` on the notification\n\
-         socket.\n\n## One tick\n\n`cargo bench --bench tick` printed:\n\n```\n{}\n```\n",
-        figures.tick.join("\n")
+         socket.\n\n"
     );
     text
 }
@@ -106,8 +138,7 @@ fn line(row: &Row) -> String {
         decimals,
         values,
     } = row;
-    let mut sorted = values.clone();
-    sorted.sort_by(f64::total_cmp);
+    let sorted = sorted(values);
     let (Some(least), Some(greatest)) = (sorted.first(), sorted.last()) else {
         return String::new();
     };
@@ -120,10 +151,18 @@ fn line(row: &Row) -> String {
     )
 }
 
-/// Of a sorted, non-empty list; the mean of the middle two when there are two.
-fn median(sorted: &[f64]) -> f64 {
+pub(super) fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+/// Of a sorted list; the mean of the middle two when there are two, and not a number when there is none.
+pub(super) fn median(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
-    if sorted.len().is_multiple_of(2) {
+    if sorted.is_empty() {
+        f64::NAN
+    } else if sorted.len().is_multiple_of(2) {
         f64::midpoint(sorted[middle - 1], sorted[middle])
     } else {
         sorted[middle]
@@ -150,25 +189,34 @@ mod tests {
             ready_ms: vec![30.0, 10.0, 20.0, 250.0],
             steady: vec![steady(0.304, 12), steady(0.2, 10), steady(0.4, 30)],
             tick: vec!["tick_us_median=12".to_owned()],
+            traffic: Vec::new(),
+            pushes: Pushes::default(),
         };
         let machine = Machine {
             cpu: "CPU".into(),
             cores: 2,
             kernel: "6.1".into(),
             date: "2026-01-31".into(),
+            commit: "0123abc".into(),
         };
-        let text = render(&figures, &machine, Options { minutes: 10, runs: 3 });
+        let options = Options {
+            minutes: 10,
+            runs: 3,
+            pushes: 60,
+        };
+        let text = render(&figures, &machine, options);
         for line in [
             "| release binary | 11.00 MiB | 11.00 to 11.00 | 1 | <= 10 MiB | missed |",
             "| memory, all processes | 12.0 MiB | 10.0 to 30.0 | 3 | <= 24 MiB | met |",
             "| resident memory, agent | 7.0 MiB | 7.0 to 7.0 | 3 | <= 14 MiB | met |",
             "| CPU, of one core | 0.30 % | 0.20 to 0.40 | 3 | <= 0.3 % | missed |",
             "| exec to READY | 25.0 ms | 10.0 to 250.0 | 4 | <= 200 ms | met |",
-            "cargo xtask bench --minutes 10 --runs 3",
+            "cargo xtask bench --minutes 10 --runs 3 --pushes 60",
+            "| gpushare: agent; Pss with its child | 11.53 | 7.0 | 12.0 |",
             "tick_us_median=12",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
-        assert!(text.contains("on 2026-01-31 on CPU, 2 cores, Linux 6.1"));
+        assert!(text.contains("of commit 0123abc, taken on 2026-01-31 on CPU, 2 cores,\nLinux 6.1"));
     }
 }

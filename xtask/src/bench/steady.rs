@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use super::command::{Options, Subject};
+use super::command::Options;
 use super::ready;
+use super::subject::Subject;
 use crate::agent::Interrupt;
 use crate::agent::procfs::Process;
 
@@ -76,7 +77,7 @@ fn once(subject: &Subject, length: Duration, interrupt: &Interrupt) -> anyhow::R
     })
 }
 
-fn family(agent: Process) -> Vec<Process> {
+pub(super) fn family(agent: Process) -> Vec<Process> {
     let mut family = vec![agent];
     family.extend(agent.descendants());
     family
