@@ -50,6 +50,8 @@ pub struct Observed {
     pub cluster: Fact,
     /// From the kubelet's files.
     pub nodegroup: Fact,
+    /// [`Observed::elapsed`] when the first of those files was there.
+    pub files_at: Option<Duration>,
     /// Why the metadata service does not say more.
     pub fault: Option<Fault>,
     /// [`Observed::elapsed`] when the metadata service began to say nothing but that it is switched off.
@@ -74,8 +76,10 @@ pub struct Waits {
     /// For the Auto Scaling group's tag where there are tags but not this one, once everything else is known: EC2
     /// may put it on a moment after it has launched the instance.
     pub no_group: Duration,
-    /// For the kubelet's files and what is in them: at the first boot they are written after this agent has started.
+    /// For the kubelet's files: at the first boot they are written after this agent has started.
     pub kubelet: Duration,
+    /// For what they do not say, from when they are there: somebody may be writing them.
+    pub half_written: Duration,
     /// Before the second question to a metadata service that did not say all; doubles with every question.
     pub first_retry: Duration,
     /// The longest such time.
@@ -114,6 +118,7 @@ impl Default for Waits {
             tags: Duration::from_secs(30),
             no_group: Duration::from_secs(5),
             kubelet: Duration::from_mins(2),
+            half_written: Duration::from_secs(5),
             first_retry: Duration::from_millis(250),
             longest_retry: Duration::from_secs(10),
             late: Duration::from_mins(10),
@@ -378,6 +383,11 @@ fn kubelet_verdict(field: Field, observed: &Observed, waits: &Waits) -> Verdict 
     let limit = match observed.machine {
         Machine::Elsewhere => waits.elsewhere,
         Machine::Instance(_) | Machine::Ec2 | Machine::Unknown => waits.kubelet,
+    };
+    let mute_until = observed.files_at.map(|at| at + waits.half_written);
+    let limit = match (fact, mute_until) {
+        (Fact::NotInFile, Some(until)) => until.min(limit),
+        _ => limit,
     };
     if observed.elapsed < limit {
         return Verdict::Wait(Source::Kubelet);

@@ -169,6 +169,12 @@ impl IdentityTask {
         if let Some(facts) = off_thread(read).await {
             (self.observed.cluster, self.observed.nodegroup) = facts;
         }
+        let are_there = [&self.observed.cluster, &self.observed.nodegroup]
+            .iter()
+            .any(|fact| **fact != Fact::NoFile);
+        if are_there && self.observed.files_at.is_none() {
+            self.observed.files_at = Some(self.started.elapsed());
+        }
     }
 
     /// Whether the metadata service could still say something of use.

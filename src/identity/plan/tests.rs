@@ -349,16 +349,19 @@ fn the_kubelets_files_are_waited_for_at_the_first_boot() {
         boot.waiting_for(None).unwrap(),
         "ClusterName, NodegroupName from the kubelet's files, which the bootstrap of the node writes"
     );
-    for (fact, why) in [
-        (Fact::NoFile, Why::NoFile),
-        (Fact::Unreadable, Why::Unreadable),
-        (Fact::NotInFile, Why::NotInFile),
+    for (fact, why, limit) in [
+        (Fact::NoFile, Why::NoFile, 120),
+        (Fact::Unreadable, Why::Unreadable, 120),
+        (Fact::NotInFile, Why::NotInFile, 35),
     ] {
         let nodegroup = Field::Dimension(Dimension::NodegroupName);
-        let joined = |seconds| observed(seconds, Fact::Known("prod".into()), fact.clone());
-        let early = decided(&wishes, &joined(119));
+        let joined = |seconds| Observed {
+            files_at: Some(Duration::from_secs(30)),
+            ..observed(seconds, Fact::Known("prod".into()), fact.clone())
+        };
+        let early = decided(&wishes, &joined(limit - 1));
         assert_eq!(early.waiting, [(nodegroup, Source::Kubelet)], "{why}");
-        let late = decided(&wishes, &joined(120));
+        let late = decided(&wishes, &joined(limit));
         assert_eq!(
             (late.waiting, late.given_up),
             (vec![], vec![(nodegroup, why)]),

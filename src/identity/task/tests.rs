@@ -170,6 +170,7 @@ impl Node {
                 tags: short,
                 no_group: short,
                 kubelet: PATIENCE,
+                half_written: PATIENCE,
                 first_retry: Duration::from_millis(10),
                 longest_retry: Duration::from_millis(50),
                 late: Duration::from_millis(50),

@@ -33,10 +33,10 @@ fn troubles() -> Vec<(Trouble, &'static str)> {
         (wrong(foreign_region), "is not one that EC2 gives"),
         (
             Trouble::on(DOCUMENT, Fate::Huge { bytes: 16 << 20 }),
-            "16777216 bytes",
+            "length limit exceeded",
         ),
         (Trouble::on(DOCUMENT, Fate::NotUtf8), "invalid UTF-8"),
-        (Trouble::on(DOCUMENT, Fate::Endless), "no Content-Length"),
+        (Trouble::on(DOCUMENT, Fate::Endless), "length limit exceeded"),
         (Trouble::on(DOCUMENT, Fate::Reset), "cannot be read"),
         (Trouble::on(DOCUMENT, Fate::Hang), "cannot be read"),
     ]

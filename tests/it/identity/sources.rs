@@ -93,7 +93,7 @@ fn cluster_and_node_group_come_from_the_files_that_the_bootstrap_writes() {
 }
 
 #[test]
-fn a_node_group_that_the_files_do_not_name_is_left_out_at_once_and_an_override_wins() {
+fn a_node_group_that_the_files_do_not_name_is_left_out_soon_and_an_override_wins() {
     let cloud = Cloud::new();
     let node = cloud
         .node()
