@@ -204,7 +204,7 @@ async fn c08_the_measured_size_is_the_size_of_the_real_request() {
         let request = stub.requests.recv().unwrap();
         assert_eq!(request.body.len() as u64, answer.traffic.wire_bytes);
         assert_eq!(answer.traffic.requests, 1);
-        let is_large = real >= 10 * 1024;
+        let is_large = real >= LEAST_COMPRESSED as usize;
         assert_eq!(request.head.contains("content-encoding: gzip"), is_large);
         assert_eq!(answer.traffic.wire_bytes < answer.traffic.bytes, is_large);
     }

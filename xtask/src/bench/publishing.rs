@@ -19,8 +19,7 @@ pub(super) fn traffic(nodes: &[Traffic]) -> String {
     let mut text = format!(
         "## What reaches CloudWatch\n\nPer minute, counted at the simulated CloudWatch over {MINUTES} whole minutes: samples \
          every second, one window a\nminute, the groups host, gpu and agent of the default configuration, this machine's own \
-         disks. Bytes are those of\nthe bodies before compression; those on the wire include the HTTP heads, but no TLS. The \
-         SDK compresses bodies\nfrom 10 KiB on: that of a small node lies on either side of it.\n\n\
+         disks. Bytes are those of\nthe bodies before compression; those on the wire include the HTTP heads, but no TLS.\n\n\
          | Node | GPUs | Requests | Series | Datums | Samples | Bytes | On the wire |\n|---|---|---|---|---|---|---|---|\n"
     );
     for node in nodes {
