@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::procfs::Process;
 
 /// What the agent promises between SIGTERM and its end, for an endpoint that never answers.
-pub(crate) const STOP_BUDGET: Duration = Duration::from_secs(8);
+pub(crate) const STOP_BUDGET: Duration = Duration::from_secs(9);
 /// When to stop believing in that promise and kill it.
 const KILL_AFTER: Duration = Duration::from_secs(12);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
