@@ -123,19 +123,19 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// An error and what lies at the bottom of it.
+/// An error and its last two causes.
 #[must_use]
 pub fn ends(error: &(dyn Error + 'static)) -> String {
-    let cause = error.source().map(|cause| format!(": {}", bottom(cause)));
+    let cause = error.source().map(|cause| format!(": {}", last_two(cause)));
     format!("{error}{}", cause.unwrap_or_default())
 }
 
-/// What lies at the bottom of an error, and what it interrupted: the layers of an HTTP client above that say nothing.
+/// The last two causes of an error: the layers of an HTTP client above them say nothing.
 #[must_use]
-pub fn bottom(error: &(dyn Error + 'static)) -> String {
+pub fn last_two(error: &(dyn Error + 'static)) -> String {
     let causes: Vec<_> = std::iter::successors(Some(error), |error| <dyn Error>::source(*error)).collect();
-    let last_two = &causes[causes.len().saturating_sub(2)..];
-    let texts: Vec<String> = last_two.iter().map(ToString::to_string).collect();
+    let lowest = &causes[causes.len().saturating_sub(2)..];
+    let texts: Vec<String> = lowest.iter().map(ToString::to_string).collect();
     texts.join(": ")
 }
 

@@ -225,8 +225,9 @@ impl IdentityTask {
     /// Time before the next question.
     fn pause(&self) -> Duration {
         let waits = &self.settings.waits;
-        let is_off = self.observed.disabled_at.is_some();
-        if self.settled.is_some() && (self.observed.fault.is_none() || is_off) {
+        // Settled by nothing but the cache, the node still looks whether it is what it was.
+        let is_answered = self.observed.document.is_some() || self.observed.disabled_at.is_some();
+        if self.settled.is_some() && (self.observed.fault.is_none() || is_answered) {
             return waits.late;
         }
         plan::retry_delay(self.in_vain, fastrand::f64(), waits)

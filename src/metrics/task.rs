@@ -193,7 +193,7 @@ impl Sampler {
         let dropped = self.windows.ledger().dropped_total() + self.store.tally().dropped_total();
         let since_last_tick = dropped - self.dropped_at_last_tick;
         self.dropped_at_last_tick = dropped;
-        let skew = self.published.borrow().clock_skew_seconds;
+        let skew = self.published.borrow().skew_now();
         let points = [
             (
                 Metric::PublishBacklogSeconds,

@@ -178,7 +178,7 @@ impl CloudWatchPublisher {
     async fn outcome(&self, error: &SdkError<PutMetricDataError>) -> Outcome {
         // "dispatch failure" and the like say less than what is behind them.
         let why = error.source().map_or_else(|| error.to_string(), log::chain);
-        let cause = error.source().map_or_else(|| error.to_string(), log::bottom);
+        let cause = error.source().map_or_else(|| error.to_string(), log::last_two);
         if let Some(missing) = credentials_error(error) {
             return Outcome::NoCredentials(self.explained(missing).await);
         }

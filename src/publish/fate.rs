@@ -14,9 +14,6 @@ use super::retry::Pace;
 /// begins to correct at four.
 const SIGNATURE_SKEW_SECONDS: f64 = 240.0;
 
-/// A clock that is wrong by less than this makes no time stamp invalid: AWS takes two hours ahead and two weeks back.
-const TIMESTAMP_SKEW_SECONDS: f64 = 3600.0;
-
 /// How much of a foreign message is kept.
 const LONGEST_MESSAGE: usize = 300;
 
@@ -73,9 +70,9 @@ pub enum Fate {
         members: Vec<usize>,
         /// CloudWatch's words.
         what: String,
+        /// Whether those blame the time stamp. All datums of a window have the same one.
+        blames_time: bool,
     },
-    /// Its time stamps are refused. All datums of a window have the same one.
-    WrongTime(Failure),
     /// It has to be cut. Where the answer is not CloudWatch's own, the failure that it is if one datum alone is
     /// too large.
     TooLarge(Option<Failure>),
@@ -252,6 +249,16 @@ fn not_cloudwatch(reply: &Reply) -> Failure {
     )
 }
 
+/// The time stamps of a window are ahead of what CloudWatch takes.
+#[must_use]
+pub fn ahead_of_time(what: &str) -> Failure {
+    failure(
+        Class::ClockSkewed,
+        format!("a window was stamped by a clock that was ahead: {what}"),
+        "set the clock: chronyc tracking; the window waits until its time has come",
+    )
+}
+
 /// What a code of AWS means; `None` leaves it to the HTTP status.
 fn judge_code(code: &str, reply: &Reply) -> Option<Fate> {
     Some(match code {
@@ -281,11 +288,11 @@ fn judge_code(code: &str, reply: &Reply) -> Option<Fate> {
             format!("the AWS credentials have expired: {}", said(reply)),
             "none needed if the instance's role renews them; else look at AWS_SESSION_TOKEN and ~/.aws",
         ),
-        "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" => Fate::Failed(skewed(reply)),
+        "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" => skewed(reply),
         "InvalidSignature" | "SignatureDoesNotMatch" | "AuthFailure"
             if is_off_by(reply, SIGNATURE_SKEW_SECONDS) =>
         {
-            Fate::Failed(skewed(reply))
+            skewed(reply)
         }
         "InvalidSignature"
         | "SignatureDoesNotMatch"
@@ -311,13 +318,13 @@ fn throttled(reply: &Reply) -> Fate {
     )
 }
 
-fn skewed(reply: &Reply) -> Failure {
+fn skewed(reply: &Reply) -> Fate {
     let by = match reply.clock_skew_seconds {
         Some(skew) if skew >= 0.0 => format!("{skew:.0} s behind"),
         Some(skew) => format!("{:.0} s ahead", -skew),
         None => "wrong".into(),
     };
-    failure(
+    failed(
         Class::ClockSkewed,
         format!("the clock of this node is {by}: {}", said(reply)),
         "set the clock: chronyc tracking",
@@ -354,10 +361,8 @@ fn poison(reply: &Reply) -> Fate {
             "set publish.namespace",
         );
     }
-    if !members.is_empty() && message.contains(".Timestamp ") && is_off_by(reply, TIMESTAMP_SKEW_SECONDS) {
-        return Fate::WrongTime(skewed(reply));
-    }
     Fate::Poison {
+        blames_time: !members.is_empty() && message.contains(".Timestamp "),
         members,
         what: said(reply),
     }

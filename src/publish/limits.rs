@@ -24,6 +24,9 @@ pub const MAX_DIMENSION_VALUE: usize = 1024;
 /// Data older than two weeks is refused. An hour less, because it still has to wait its turn and to travel.
 pub const MAX_AGE: Duration = Duration::from_hours(14 * 24 - 1);
 
+/// Data further ahead than this is refused.
+pub const MAX_AHEAD: Duration = Duration::from_hours(2);
+
 /// Why CloudWatch would refuse a datum, if it would.
 #[must_use]
 pub fn refusal(datum: &Datum) -> Option<DropReason> {
@@ -55,6 +58,12 @@ pub fn dimension_refusal(value: &str) -> Option<DropReason> {
 #[must_use]
 pub fn is_too_old(start: u64, now: u64) -> bool {
     now.saturating_sub(start) > MAX_AGE.as_secs()
+}
+
+/// Whether a window is too far ahead for CloudWatch, both times in Unix seconds, `now` by the server's clock.
+#[must_use]
+pub fn is_too_new(start: u64, now: u64) -> bool {
+    start.saturating_sub(now) >= MAX_AHEAD.as_secs()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::fate::{Class, Failure};
+use super::server_clock::ServerClock;
 use super::{Answer, Batch};
 use crate::metrics::ClosedWindow;
 use crate::metrics::clock;
@@ -55,8 +56,11 @@ pub struct PublishStatus {
     pub next_attempt: Option<f64>,
     /// What CloudWatch said about the datums that it refused last.
     pub last_refusal: Option<String>,
-    /// The server's clock less ours in seconds, by the last answer: above zero, this node is behind. To a second.
+    /// The server's clock less ours in seconds: above zero, this node is behind. To a second.
     pub clock_skew_seconds: Option<f64>,
+    /// What that is reckoned from; ours may be set between two answers.
+    #[serde(skip)]
+    pub server_clock: ServerClock,
     /// Dimensions of the node that no datum carries, because CloudWatch would refuse their values.
     pub left_out: Vec<String>,
 }
@@ -87,6 +91,14 @@ pub struct Report {
     failure_logged: bool,
     refusal_logged: Option<Instant>,
     skew_logged: bool,
+}
+
+impl PublishStatus {
+    /// The server's clock less ours, now.
+    #[must_use]
+    pub fn skew_now(&self) -> Option<f64> {
+        self.server_clock.skew(clock::wall_now(), clock::boot_now())
+    }
 }
 
 impl Report {
@@ -128,6 +140,9 @@ impl Report {
         status.wire_bytes += answer.traffic.wire_bytes;
         if let Some(skew) = answer.clock_skew_seconds {
             status.clock_skew_seconds = Some(skew);
+            status
+                .server_clock
+                .learn(skew, clock::wall_now(), clock::boot_now());
             self.log_skew(skew);
         }
         self.show();
@@ -156,6 +171,13 @@ impl Report {
             let seconds = clock::wall_now().as_secs_f64() - since;
             tracing::info!(after_seconds = seconds.round(), "publishing works again");
         }
+        self.show();
+    }
+
+    /// Unix seconds by the server's clock, as far as it is known: ours decides nothing where it is wrong.
+    #[must_use]
+    pub fn server_now(&self) -> u64 {
+        self.status.server_clock.now(clock::wall_now(), clock::boot_now())
     }
 
     /// A batch arrived, with so many samples that count.

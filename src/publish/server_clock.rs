@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// What the answers have told.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ServerClock {
     /// Server's Unix time less `CLOCK_BOOTTIME`, in seconds.
     offset: Option<f64>,
@@ -17,6 +17,13 @@ impl ServerClock {
     /// An answer showed the server's clock `skew` seconds ahead of `wall`, when `boot` had passed since the boot.
     pub fn learn(&mut self, skew: f64, wall: Duration, boot: Duration) {
         self.offset = Some(wall.as_secs_f64() + skew - boot.as_secs_f64());
+    }
+
+    /// By how many seconds the server's clock is ahead of `wall`, if any answer has told.
+    #[must_use]
+    pub fn skew(self, wall: Duration, boot: Duration) -> Option<f64> {
+        self.offset
+            .map(|offset| boot.as_secs_f64() + offset - wall.as_secs_f64())
     }
 
     /// Unix seconds by the server's clock; by ours where it is not known.
@@ -53,6 +60,11 @@ mod tests {
             clock.now(seconds(120 * DAY + 10), seconds(60)),
             120 * DAY + 10,
             "whatever ours says now"
+        );
+        assert_eq!(
+            clock.skew(seconds(120 * DAY + 10), seconds(60)),
+            Some(0.0),
+            "and it is right again"
         );
     }
 }

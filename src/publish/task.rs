@@ -12,13 +12,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::fate::{Class, Failure, Fate};
+use super::fate::{self, Class, Failure, Fate};
 use super::order::Order;
 use super::plan::{BatchSettings, Planner};
 use super::progress::{Progress, Step};
 use super::report::{PublishStatus, Report};
 use super::retry::{self, Backoff, Pacing, Spacing};
-use super::server_clock::ServerClock;
 use super::store::{Store, Waiting, WindowId};
 use super::{Answer, Batch, Publisher, limits};
 use crate::identity::{Identity, IdentityStatus};
@@ -133,7 +132,6 @@ struct Sending<P> {
     report: Report,
     /// What CloudWatch said about the datums that it refused last.
     refusal: String,
-    server_clock: ServerClock,
     pacing: Pacing,
     interval: Duration,
     offset: Duration,
@@ -173,7 +171,6 @@ impl<P: Publisher> Sending<P> {
             order: Order::default(),
             report,
             refusal: String::new(),
-            server_clock: ServerClock::default(),
             pacing: settings.pacing,
             interval: settings.interval,
             offset,
@@ -218,6 +215,8 @@ impl<P: Publisher> Sending<P> {
         let front = self.store.newest(self.order.back());
         front.or_else(|| {
             self.order.start_over();
+            // The live window has its turn again, and no sooner than the one that just failed.
+            self.live_due = self.live_due.max(self.backlog_due);
             self.store.newest(self.order.back())
         })
     }
@@ -240,7 +239,7 @@ impl<P: Publisher> Sending<P> {
     }
 
     async fn send(&mut self, waiting: &Waiting, drained: &CancellationToken) -> Result<(), P::Error> {
-        let Some(batch) = self.progress.next_batch(waiting, self.server_now()) else {
+        let Some(batch) = self.progress.next_batch(waiting, self.report.server_now()) else {
             return Ok(());
         };
         let bound = self.pacing.stop_limit.is_some();
@@ -269,10 +268,6 @@ impl<P: Publisher> Sending<P> {
     /// Settles what came of a batch. Returns the failure, and the pause that it asks for.
     fn absorb(&mut self, waiting: &Waiting, batch: &Batch, answer: Answer) -> Option<(Failure, Duration)> {
         self.report.attempted(&answer);
-        if let Some(skew) = answer.clock_skew_seconds {
-            self.server_clock
-                .learn(skew, clock::wall_now(), clock::boot_now());
-        }
         match answer.fate {
             Fate::Accepted => {
                 let step = self.progress.accepted(waiting);
@@ -282,7 +277,15 @@ impl<P: Publisher> Sending<P> {
                 self.spacing.accepted();
                 self.order.accepted();
             }
-            Fate::Poison { members, what } => {
+            Fate::Poison {
+                what, blames_time, ..
+            } if blames_time && !self.is_in_time(waiting) => {
+                if limits::is_too_new(waiting.window.start, self.report.server_now()) {
+                    return Some(self.failed(waiting, fate::ahead_of_time(&what)));
+                }
+                self.progress.too_old(waiting);
+            }
+            Fate::Poison { members, what, .. } => {
                 self.report.works();
                 self.backoff.reset();
                 self.refusal = what;
@@ -293,14 +296,13 @@ impl<P: Publisher> Sending<P> {
                 return Some(self.failed(waiting, failure));
             }
             Fate::TooLarge(_) => {
-                "one datum is too large for a request".clone_into(&mut self.refusal);
                 let step = self.progress.too_large(waiting);
+                if step.given_up > 0 {
+                    "one datum is too large for a request".clone_into(&mut self.refusal);
+                }
                 self.settle(waiting, &step);
             }
-            Fate::WrongTime(_) if limits::is_too_old(waiting.window.start, self.server_now()) => {
-                self.progress.too_old(waiting);
-            }
-            Fate::WrongTime(failure) | Fate::Failed(failure) => return Some(self.failed(waiting, failure)),
+            Fate::Failed(failure) => return Some(self.failed(waiting, failure)),
         }
         None
     }
@@ -326,8 +328,10 @@ impl<P: Publisher> Sending<P> {
         }
     }
 
-    fn server_now(&self) -> u64 {
-        self.server_clock.now(clock::wall_now(), clock::boot_now())
+    /// Whether CloudWatch takes the window's time stamp, by its own clock.
+    fn is_in_time(&self, waiting: &Waiting) -> bool {
+        let (start, now) = (waiting.window.start, self.report.server_now());
+        !limits::is_too_old(start, now) && !limits::is_too_new(start, now)
     }
 
     /// Sends what is left, the newest first, and gives up in time.
@@ -347,7 +351,7 @@ impl<P: Publisher> Sending<P> {
 
     async fn drain_in_order(&mut self) -> Result<(), P::Error> {
         while let Some(waiting) = self.front() {
-            if let Some(batch) = self.progress.next_batch(&waiting, self.server_now()) {
+            if let Some(batch) = self.progress.next_batch(&waiting, self.report.server_now()) {
                 let answer = self.publisher.publish(&batch).await?;
                 self.absorb(&waiting, &batch, answer);
             }
@@ -367,7 +371,7 @@ impl<P: Publisher> Sending<P> {
                 self.order.start_over();
                 continue;
             };
-            let Some(batch) = self.progress.next_batch(&waiting, self.server_now()) else {
+            let Some(batch) = self.progress.next_batch(&waiting, self.report.server_now()) else {
                 continue;
             };
             // No other bound than the deadline: what is sent again because its answer is slow may arrive twice.

@@ -39,7 +39,6 @@ pub struct Snapshot {
     /// Who the node is, as far as that is known.
     pub node: Identity,
     /// What is still to be found out about the node before anything is published, and why it does not come.
-    #[serde(default)]
     pub node_waiting_for: Option<String>,
     /// How to get that; absent as long as the wait is one that ends by itself, or that every start may have.
     pub node_mend: Option<String>,
@@ -153,6 +152,7 @@ impl Snapshots {
     pub fn take(&self) -> Snapshot {
         let node = self.node.borrow().clone();
         let tally = self.store.tally();
+        let published = self.published.borrow().clone();
         let mut sampler = self.sampler.borrow().clone();
         for (reason, samples) in &tally.dropped {
             sampler.ledger.drop_samples(*reason, *samples);
@@ -171,7 +171,8 @@ impl Snapshots {
             publish: PublishInfo {
                 done: PublishStatus {
                     samples: tally.accepted,
-                    ..self.published.borrow().clone()
+                    clock_skew_seconds: published.skew_now(),
+                    ..published
                 },
                 pending_windows: tally.windows,
                 pending_samples: tally.samples,

@@ -14,7 +14,7 @@ use crate::publish::report::CLOCK_SKEW_SECONDS;
 /// A window is open for one interval and is then published at once; after another something is in the way.
 const MAX_PENDING_INTERVALS: f64 = 2.0;
 
-/// What a wrong clock has stamped is refused too.
+/// What a clock has stamped that is weeks behind is too old at once.
 const MEND_CLOCK: &str = "set the clock: chronyc tracking";
 
 /// One thing that is wrong.
@@ -166,7 +166,7 @@ fn dropped(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
             _ => what,
         };
         let mend = match reason {
-            DropReason::Refused if is_skewed(snapshot) => MEND_CLOCK,
+            DropReason::TooOld if is_skewed(snapshot) => MEND_CLOCK,
             _ => mend_of(*reason),
         };
         problems.push(problem(what, mend));

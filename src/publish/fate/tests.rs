@@ -156,23 +156,18 @@ fn c08_too_large_is_cut() {
 }
 
 #[test]
-fn c10_refused_time_stamps_are_the_clocks_fault_and_no_datums() {
+fn c10_refused_time_stamps_are_told_from_other_faults() {
     let message =
         "The parameter MetricData.member.19.Timestamp must specify a time within the past two weeks.";
-    let refusal = reply(400, "InvalidParameterValue", message);
-    assert!(
-        matches!(judge(&refusal), Fate::Poison { .. }),
-        "the clock is right"
-    );
-    let Outcome::Answered(mut reply) = refusal else {
-        unreachable!("reply makes answers");
+    let Fate::Poison { blames_time, .. } = judge(&reply(400, "InvalidParameterValue", message)) else {
+        panic!("CloudWatch refuses the data");
     };
-    reply.clock_skew_seconds = Some(-10_800.0);
-    let Fate::WrongTime(failure) = judge(&Outcome::Answered(reply)) else {
-        panic!("all datums of a window have the same time");
+    assert!(blames_time);
+    let other = "The value x for parameter MetricData.member.19.MetricName is invalid.";
+    let Fate::Poison { blames_time, .. } = judge(&reply(400, "InvalidParameterValue", other)) else {
+        panic!("CloudWatch refuses the data");
     };
-    assert_eq!(failure.class, Class::ClockSkewed);
-    assert!(failure.what.contains("10800 s ahead"), "{}", failure.what);
+    assert!(!blames_time);
 }
 
 #[test]

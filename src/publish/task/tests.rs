@@ -83,6 +83,7 @@ async fn c06_named_poison_takes_two_requests() {
     let poison = Play::Answer(Fate::Poison {
         members: vec![19],
         what: "MetricData.member.19.Timestamp".into(),
+        blames_time: false,
     });
     let mut stage = Stage::new(Pacing::CLOUDWATCH, [poison]);
     stage.store.push(window(now() - 120, 1000));
@@ -198,11 +199,11 @@ async fn c10_the_skew_is_shown_and_decides_what_is_old() {
 }
 
 fn wrong_time() -> Fate {
-    Fate::WrongTime(Failure {
-        class: Class::ClockSkewed,
+    Fate::Poison {
+        members: vec![1],
         what: "played".into(),
-        mend: "set the clock".into(),
-    })
+        blames_time: true,
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -218,6 +219,41 @@ async fn c10_what_a_fast_clock_has_stamped_waits_until_cloudwatch_takes_it() {
     stage.fake.0.lock().unwrap().stubborn.clear();
     stage.until(|status| status.windows == 1).await;
     stage.balance(5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c10_what_a_fast_clock_has_stamped_waits_after_it_was_set_right_too() {
+    let ahead = now() + 3 * 3600;
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+        service.skew = Some(0.0);
+        service.stubborn = vec![(ahead, wrong_time())];
+    });
+    stage.store.push(window(ahead, 5));
+    stage.until(|status| status.failing_since.is_some()).await;
+    // Sampled with the right time.
+    stage.store.push(window(now() - 60, 3));
+    stage.until(|status| status.windows == 1).await;
+    sleep(MINUTE * 10).await;
+    assert_eq!(
+        (stage.store.tally().samples, stage.store.tally().dropped_total()),
+        (5, 0)
+    );
+    stage.fake.0.lock().unwrap().stubborn.clear();
+    stage.until(|status| status.windows == 2).await;
+    stage.balance(8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c04_two_windows_that_fail_in_turn_get_their_pauses() {
+    let mut stage = Stage::new(Pacing::CLOUDWATCH, (0..20).map(|_| failed(Class::ServerError)));
+    stage.store.push(window(now() - 180, 1));
+    stage.store.push(window(now() - 120, 1));
+    stage.until(|status| status.windows == 2).await;
+    let requests = stage.fake.0.lock().unwrap().requests.clone();
+    for pair in requests.windows(2).take(20) {
+        let pause = pair[1].0 - pair[0].0;
+        assert!(pause >= Duration::from_millis(100), "{pause:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -58,6 +58,7 @@ impl Publisher for Fake {
                 None if is_poisoned => Play::Answer(Fate::Poison {
                     members: Vec::new(),
                     what: "InvalidParameterValue".into(),
+                    blames_time: false,
                 }),
                 None => Play::Answer(Fate::Accepted),
             }
