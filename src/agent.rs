@@ -1,7 +1,8 @@
 //! The agent: from a configuration to running tasks, and back to none. The only file that starts its tasks.
 //!
-//! Order of a start: lock and sockets, then tasks, then READY. Order of a stop: the sampler closes the open
-//! window, the publisher sends what is left, everything within `stop_limit`; a second signal leaves at once.
+//! Order of a start: lock and sockets, then tasks, then READY. Order of a stop: the sampler closes the open window and
+//! the identity says its last word, the publisher sends what is left, everything within `stop_limit`; a second signal
+//! leaves at once.
 
 mod settings;
 

@@ -143,8 +143,8 @@ fn default_levels() -> Targets {
     quiet_sdk().with_default(DEFAULT_LEVEL)
 }
 
-/// The SDK warns at every attempt, at length, of what the publisher says once and with the mend. `GPUSHARE_LOG=aws_config=debug` and the
-/// like let it speak.
+/// The SDK warns at every attempt, at length, of what the publisher says once and with the mend.
+/// `GPUSHARE_LOG=aws_config=debug` and the like let it speak.
 fn quiet_sdk() -> Targets {
     Targets::new().with_target("aws_", Level::ERROR)
 }

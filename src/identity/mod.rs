@@ -1,6 +1,6 @@
 //! Who this node is: the values of the dimensions that every series of the node carries, and its region.
 //!
-//! * [`plan`]: what to make of what is known, and whether to wait for more. Pure.
+//! * [`plan`]: what to make of what is known, and whether to wait for more; [`waits`]: how long. Pure.
 //! * [`facts`], [`document`], [`source`]: what there may be to know, and where. Pure.
 //! * [`imds`]: the EC2 instance metadata service, version 2; the only adapter to it.
 //! * [`machine`], [`kubelet`], [`cache`]: what the node's own files say.
@@ -20,6 +20,7 @@ pub mod machine;
 pub mod plan;
 pub mod source;
 pub mod task;
+pub mod waits;
 
 use serde::{Deserialize, Serialize};
 

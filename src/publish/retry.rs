@@ -1,5 +1,5 @@
-//! When to send: the order, the pause after a failure, the offset within the minute, the spacing of the backlog. Pure: the
-//! caller sleeps.
+//! When to send: the pause after a failure, the offset within the minute, the spacing of the backlog. Pure: the caller
+//! sleeps.
 //!
 //! Everything is spread by a seed that differs from node to node, because all nodes of an account share one quota,
 //! and a thousand nodes that came up together fail and recover together.

@@ -1,15 +1,18 @@
 //! The publisher's loop: a window from the store, its batches to the publisher, the window out of the store.
 //!
 //! The newest window is the next one, so that the live minute waits for no backlog; the backlog follows one request a
-//! second. A window that fails for a reason of its own lets the others pass. An endpoint that hangs or refuses holds up this task and nothing else. It waits for nobody on
-//! shutdown: what does not arrive within [`Pacing::stop_limit`] is named and left.
+//! second. A window that fails for a reason of its own lets the others pass. An endpoint that hangs or refuses holds up
+//! this task and nothing else. It waits for nobody on shutdown: what does not arrive within [`Pacing::stop_limit`] is
+//! named and left.
+
+mod drain;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::fate::{self, Class, Failure, Fate};
@@ -26,9 +29,6 @@ use crate::metrics::clock;
 /// A request that is under way when the agent is asked to stop is given this long to be answered; sending it once more
 /// could double its samples.
 pub const IN_FLIGHT_GRACE: Duration = Duration::from_secs(2);
-
-/// Longest pause between two attempts during shutdown.
-const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the publisher needs to know.
 #[derive(Clone, Debug)]
@@ -333,66 +333,6 @@ impl<P: Publisher> Sending<P> {
         let (start, now) = (waiting.window.start, self.report.server_now());
         !limits::is_too_old(start, now) && !limits::is_too_new(start, now)
     }
-
-    /// Sends what is left, the newest first, and gives up in time.
-    async fn drain(mut self) -> Result<(), PublishError<P::Error>> {
-        match self.pacing.stop_limit {
-            None => self.drain_in_order().await?,
-            Some(limit) => self.drain_what_goes(Instant::now() + limit).await?,
-        }
-        let status = self.report.status();
-        let last = status
-            .last_error
-            .as_ref()
-            .filter(|_| status.failing_since.is_some());
-        let why = last.map_or_else(|| "the time was up".to_owned(), |error| error.what.clone());
-        gave_up(&*self.store, why)
-    }
-
-    async fn drain_in_order(&mut self) -> Result<(), P::Error> {
-        while let Some(waiting) = self.front() {
-            if let Some(batch) = self.progress.next_batch(&waiting, self.report.server_now()) {
-                let answer = self.publisher.publish(&batch).await?;
-                self.absorb(&waiting, &batch, answer);
-            }
-        }
-        Ok(())
-    }
-
-    /// Until nothing is left, or nothing that is left has a chance.
-    async fn drain_what_goes(&mut self, deadline: Instant) -> Result<(), P::Error> {
-        self.order.start_over();
-        let mut is_worth_another_round = false;
-        loop {
-            let Some(waiting) = self.store.newest(self.order.back()) else {
-                if !std::mem::take(&mut is_worth_another_round) {
-                    return Ok(());
-                }
-                self.order.start_over();
-                continue;
-            };
-            let Some(batch) = self.progress.next_batch(&waiting, self.report.server_now()) else {
-                continue;
-            };
-            // No other bound than the deadline: what is sent again because its answer is slow may arrive twice.
-            let Ok(answer) = timeout_at(deadline, self.publisher.publish(&batch)).await else {
-                self.report.failed(&unanswered(), Duration::ZERO);
-                return Ok(());
-            };
-            let answer = answer?;
-            if let Some((failure, pause)) = self.absorb(&waiting, &batch, answer) {
-                self.report.failed(&failure, pause);
-                is_worth_another_round |= failure.class.may_pass_at_once();
-                if !failure.class.may_pass_at_once() && !failure.class.may_be_of_one_window() {
-                    return Ok(());
-                }
-                sleep_until(deadline.min(Instant::now() + pause.min(LAST_PAUSE))).await;
-                if Instant::now() >= deadline {
-                    return Ok(());
-                }
-            }
-        }
-    }
 }
 
 async fn due_or_never(due: Option<Instant>) {
@@ -405,14 +345,6 @@ async fn due_or_never(due: Option<Instant>) {
 async fn after_grace(drained: &CancellationToken) {
     drained.cancelled().await;
     sleep(IN_FLIGHT_GRACE).await;
-}
-
-fn unanswered() -> Failure {
-    Failure {
-        class: Class::TimedOut,
-        what: "CloudWatch does not answer: nothing in the time that is left while stopping".into(),
-        mend: "look at the network between the node and the endpoint".into(),
-    }
 }
 
 fn gave_up<E: std::error::Error>(store: &dyn Store, why: String) -> Result<(), PublishError<E>> {

@@ -4,11 +4,14 @@ use std::sync::mpsc;
 
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_cloudwatch::config::Credentials;
+use aws_sdk_cloudwatch::primitives::DateTimeFormat;
 
 use super::super::fate::{Class, Fate};
 use super::super::{Dimension as OurDimension, Timestamp, size};
+use super::observer::host_of;
 use super::*;
 use crate::metrics::Unit;
+use crate::metrics::clock;
 
 /// What the stub does with its next connection.
 enum Script {

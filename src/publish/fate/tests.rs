@@ -1,4 +1,5 @@
 use super::*;
+use crate::publish::retry::Pace;
 
 fn reply(status: u16, code: &str, message: &str) -> Outcome {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
