@@ -5,12 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::delivery::Delivery;
 use super::plan::{Plan, Planner};
 use super::store::{Store, Waiting, WindowId};
 use super::{Batch, limits};
 use crate::metrics::window::DropReason;
+
+/// Windows that are too old are logged again after this time.
+const LOG_AGAIN: Duration = Duration::from_mins(10);
 
 /// The windows that are being published.
 #[derive(Debug)]
@@ -21,6 +25,7 @@ pub struct Progress {
     deliveries: BTreeMap<WindowId, Delivery>,
     /// The plan of the window that was looked at last.
     current: Option<(WindowId, Plan)>,
+    too_old_logged: Option<Instant>,
 }
 
 /// What an answer has settled.
@@ -45,6 +50,7 @@ impl Progress {
             planner,
             deliveries: BTreeMap::new(),
             current: None,
+            too_old_logged: None,
         }
     }
 
@@ -97,10 +103,14 @@ impl Progress {
 
     /// The window is too old: what has not arrived of it is given up.
     pub fn too_old(&mut self, waiting: &Waiting) {
-        tracing::warn!(
-            start = waiting.window.start,
-            "a window is too old for CloudWatch: given up"
-        );
+        // After a long outage, or with a clock weeks behind, there are many.
+        if self.too_old_logged.is_none_or(|at| at.elapsed() >= LOG_AGAIN) {
+            self.too_old_logged = Some(Instant::now());
+            tracing::warn!(
+                start = waiting.window.start,
+                "windows are too old for CloudWatch: given up"
+            );
+        }
         self.finish(waiting.id, DropReason::TooOld);
     }
 
