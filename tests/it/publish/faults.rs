@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use fake_cloudwatch::{AcceptedDatum, FakeCloudWatch, Fate, Key, Rule, merged};
+use fake_cloudwatch::{AcceptedDatum, FakeCloudWatch, Fate, Key, Rule, Script, merged};
 use gpushare::metrics::window::DropReason;
 use gpushare::publish::fate::Class;
 use gpushare::publish::retry::Pace;
@@ -220,18 +220,23 @@ fn fails_once(trouble: &Fate, class: Class, what: &str, mend: &str) {
 #[test]
 fn a_connection_that_is_refused_delays_windows_and_loses_none() {
     let fake = FakeCloudWatch::start().unwrap();
-    // Three attempts or four in all: the third pause outlasts the outage.
+    // Three attempts in vain while windows pile up; the fourth is not far off.
     let instance = instance_whose(|pauses| {
         let [first, second, third] = [(); 3].map(|()| pauses.pause(Pace::Fast).as_secs_f64());
         first < 0.5 && second < 0.5 && (2.5..3.5).contains(&third)
     });
     let (node, epoch_us) = node_with_gpu(&fake);
     let node = node.with("node.instance_id", &format!("{instance:?}"));
-    fake.refuse_for(Duration::from_secs(3));
+    fake.play(Script {
+        rules: Vec::new(),
+        refuse: vec![(Duration::ZERO, None)],
+    });
     let agent = node.start();
     let failed = wait_failure(&agent, Class::Unreachable);
     let piled = agent.wait("windows wait", |status| status.publish.pending_windows >= 2);
     assert_adds_up(&piled);
+    assert_eq!(fake.attempts(), []);
+    fake.play([]);
     let well = wait_well(&agent, 4);
     stopped(agent);
     for status in [&failed, &piled, &well] {

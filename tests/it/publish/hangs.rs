@@ -17,6 +17,9 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// Samples a second in these tests.
 const PACE: f64 = 10.0;
 
+/// For a status: far below the time of the attempt, which is how long one that waits for the publisher takes.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
 /// One that trickles has no whole head in this time.
 #[test]
 fn c18_an_answer_that_never_comes_is_cut_off_and_sampling_keeps_its_pace() {
@@ -86,13 +89,15 @@ fn assert_pace(agent: &Agent, span: Duration) {
     while begun.elapsed() < span {
         let asked = Instant::now();
         assert_adds_up(&agent.status().unwrap());
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
         std::thread::sleep(Duration::from_millis(200));
     }
     let seconds = begun.elapsed().as_secs_f64();
     let ticks = (agent.status().unwrap().sampler.ticks - first) as f64;
+    // A sampler that waits for the publisher misses all of them; a machine that is loaded costs a few.
+    let due = seconds * PACE;
     assert!(
-        (ticks - seconds * PACE).abs() <= 3.0,
+        (due * 0.75..due + 3.0).contains(&ticks),
         "{ticks} ticks in {seconds} s"
     );
 }
