@@ -244,6 +244,25 @@ mod tests {
     }
 
     #[test]
+    fn the_sdk_says_nothing_but_errors_unless_it_is_asked_to() {
+        for text in ["", "info", "debug", "gpushare::publish=debug"] {
+            let levels = parse_levels(text).unwrap();
+            for module in [
+                "aws_config::imds::region",
+                "aws_smithy_runtime::client",
+                "aws_sdk_cloudwatch",
+            ] {
+                assert!(levels.would_enable(module, &Level::ERROR), "{text:?}: {module}");
+                assert!(!levels.would_enable(module, &Level::WARN), "{text:?}: {module}");
+            }
+        }
+        let levels = parse_levels("aws_config=debug").unwrap();
+        assert!(levels.would_enable("aws_config::imds::region", &Level::DEBUG));
+        assert!(!levels.would_enable("aws_config::imds::region", &Level::TRACE));
+        assert!(!levels.would_enable("aws_smithy_runtime::client", &Level::WARN));
+    }
+
+    #[test]
     fn what_is_no_level_is_refused_not_taken_for_a_module() {
         for text in [
             "verbose",
