@@ -134,24 +134,28 @@ fn healthy() -> Snapshot {
             host: Some(host_sample()),
             ..SamplerStatus::default()
         },
-        publish: PublishInfo {
-            target: "stdout".into(),
-            interval_seconds: 60,
-            namespace: "GPUShare".into(),
-            max_series: 500,
-            groups: vec!["host".into(), "gpu".into()],
-            done: PublishStatus {
-                windows: 62,
-                batches: 62,
-                datums: 1922,
-                samples: 119_136,
-                last_window: Some(MIDNIGHT + 3660),
-                last_samples: Some(1860),
-                ..PublishStatus::default()
-            },
-            ..PublishInfo::default()
-        },
+        publish: an_hour_of_lines(),
         problems: Vec::new(),
+    }
+}
+
+fn an_hour_of_lines() -> PublishInfo {
+    PublishInfo {
+        target: "stdout".into(),
+        interval_seconds: 60,
+        namespace: "GPUShare".into(),
+        max_series: 500,
+        groups: vec!["host".into(), "gpu".into()],
+        done: PublishStatus {
+            windows: 62,
+            batches: 62,
+            datums: 1922,
+            samples: 119_136,
+            last_window: Some(MIDNIGHT + 3660),
+            last_samples: Some(1860),
+            ..PublishStatus::default()
+        },
+        ..PublishInfo::default()
     }
 }
 

@@ -100,86 +100,94 @@ fn c03_a_reset_after_the_commit_doubles_a_request_at_most_and_changes_no_statist
     assert_eq!(shown(&accepted), shown(&once(&accepted)));
 }
 
+/// What goes wrong, what the failure is called, and words of its description and of its mend.
+const WAYS_TO_FAIL: [(Fate, Class, &str, &str); 12] = [
+    (
+        Fate::Throttle,
+        Class::Throttled,
+        "HTTP 400 Throttling",
+        "Service Quotas",
+    ),
+    (
+        server_error(500, true),
+        Class::ServerError,
+        "HTTP 500 InternalServiceError",
+        "Health Dashboard",
+    ),
+    (
+        server_error(503, true),
+        Class::ServerError,
+        "HTTP 503 ServiceUnavailable",
+        "Health Dashboard",
+    ),
+    (
+        server_error(504, false),
+        Class::ServerError,
+        "HTTP 504",
+        "Health Dashboard",
+    ),
+    (
+        proxy_page(502),
+        Class::ServerError,
+        "HTTP 502 with text/html",
+        "Health Dashboard",
+    ),
+    (
+        proxy_page(407),
+        Class::NotCloudWatch,
+        "HTTP 407 with text/html",
+        "the proxy",
+    ),
+    (
+        Fate::ProxyXml { status: 403 },
+        Class::NotCloudWatch,
+        "HTTP 403",
+        "publish.endpoint_url",
+    ),
+    (
+        Fate::EmptyOk,
+        Class::NotCloudWatch,
+        "HTTP 200",
+        "publish.endpoint_url",
+    ),
+    (
+        Fate::ResetBeforeBody,
+        Class::Unreachable,
+        "cannot be reached",
+        "HTTPS_PROXY",
+    ),
+    (
+        Fate::ExpiredToken,
+        Class::CredentialsExpired,
+        "HTTP 403 ExpiredToken",
+        "AWS_SESSION_TOKEN",
+    ),
+    (
+        Fate::InvalidClientToken,
+        Class::CredentialsRejected,
+        "HTTP 403 InvalidClientTokenId",
+        "AWS_ACCESS_KEY_ID",
+    ),
+    (
+        Fate::AccessDenied,
+        Class::Denied,
+        "cloudwatch:PutMetricData is missing",
+        "cloudwatch:PutMetricData",
+    ),
+];
+
+const fn server_error(status: u16, body: bool) -> Fate {
+    Fate::ServerError { status, body }
+}
+
+const fn proxy_page(status: u16) -> Fate {
+    Fate::ProxyHtml { status }
+}
+
 #[test]
 fn every_way_to_fail_has_a_name_and_a_mend_and_loses_nothing() {
-    let page = |status| Fate::ProxyHtml { status };
-    let trouble = |status, body| Fate::ServerError { status, body };
-    let rows = [
-        (
-            Fate::Throttle,
-            Class::Throttled,
-            "HTTP 400 Throttling",
-            "Service Quotas",
-        ),
-        (
-            trouble(500, true),
-            Class::ServerError,
-            "HTTP 500 InternalServiceError",
-            "Health Dashboard",
-        ),
-        (
-            trouble(503, true),
-            Class::ServerError,
-            "HTTP 503 ServiceUnavailable",
-            "Health Dashboard",
-        ),
-        (
-            trouble(504, false),
-            Class::ServerError,
-            "HTTP 504",
-            "Health Dashboard",
-        ),
-        (
-            page(502),
-            Class::ServerError,
-            "HTTP 502 with text/html",
-            "Health Dashboard",
-        ),
-        (
-            page(407),
-            Class::NotCloudWatch,
-            "HTTP 407 with text/html",
-            "the proxy",
-        ),
-        (
-            Fate::ProxyXml { status: 403 },
-            Class::NotCloudWatch,
-            "HTTP 403",
-            "publish.endpoint_url",
-        ),
-        (
-            Fate::EmptyOk,
-            Class::NotCloudWatch,
-            "HTTP 200",
-            "publish.endpoint_url",
-        ),
-        (
-            Fate::ResetBeforeBody,
-            Class::Unreachable,
-            "cannot be reached",
-            "HTTPS_PROXY",
-        ),
-        (
-            Fate::ExpiredToken,
-            Class::CredentialsExpired,
-            "HTTP 403 ExpiredToken",
-            "AWS_SESSION_TOKEN",
-        ),
-        (
-            Fate::InvalidClientToken,
-            Class::CredentialsRejected,
-            "HTTP 403 InvalidClientTokenId",
-            "AWS_ACCESS_KEY_ID",
-        ),
-        (
-            Fate::AccessDenied,
-            Class::Denied,
-            "cloudwatch:PutMetricData is missing",
-            "cloudwatch:PutMetricData",
-        ),
-    ];
     std::thread::scope(|scope| {
-        for (fate, class, what, mend) in rows {
+        for (fate, class, what, mend) in WAYS_TO_FAIL {
             scope.spawn(move || fails_once(&fate, class, what, mend));
         }
     });
