@@ -8,10 +8,10 @@ use gpushare::publish::fate::Class;
 use gpushare::status::Snapshot;
 
 use super::scene::{
-    Cloud, INSTANCE, UNTAGGED, assert_gapless, dimensions, only, problems, stop, waits_for, windows_of,
-    with_keys,
+    Cloud, INSTANCE, UNTAGGED, assert_gapless, dimensions, only, problems, waits_for, windows_of,
 };
 use crate::harness::{Node, wait_for};
+use crate::publish::scene::{stopped, with_credentials};
 
 /// What stands in the status while publishing fails for want of something.
 fn fails_for(status: &Snapshot, class: Class) -> bool {
@@ -46,7 +46,7 @@ fn c11_what_is_sampled_before_the_metadata_service_answers_arrives_with_the_node
     assert_eq!(status.node_waiting_for, None);
     assert_eq!(status.node.instance_id.as_deref(), Some(INSTANCE));
     let started_at = status.agent.started_at;
-    stop(agent);
+    stopped(agent);
     let accepted = cloud.cloudwatch.accepted();
     assert_gapless(&accepted, started_at);
     assert_eq!(dimensions(&accepted), only(&UNTAGGED));
@@ -57,12 +57,12 @@ fn c11_what_is_sampled_before_the_metadata_service_answers_arrives_with_the_node
 fn c11_a_second_start_needs_no_metadata_service() {
     let cloud = Cloud::new();
     cloud.tag("gpu-nodes");
-    let node = with_keys(cloud.node());
+    let node = with_credentials(cloud.node());
     let first = node.start();
     cloud.wait_windows(&first, 1);
     let kept = wait_for(|| node.path("state/identity.json").exists().then_some(()));
     assert_eq!(kept, Some(()), "the identity is kept: {}", first.log());
-    stop(first);
+    stopped(first);
     let before = dimensions(&cloud.cloudwatch.take_accepted());
     assert_eq!(before.len(), 1);
     assert!(before.first().unwrap().values().any(|value| value == "gpu-nodes"));
@@ -74,7 +74,7 @@ fn c11_a_second_start_needs_no_metadata_service() {
         status.publish.pending_windows <= 1
     });
     assert_eq!(status.sampler.ledger.dropped_total(), 0);
-    stop(second);
+    stopped(second);
     let accepted = cloud.cloudwatch.accepted();
     assert_eq!(dimensions(&accepted), before, "no series is a new one");
     assert_gapless(&accepted, status.agent.started_at);
@@ -84,7 +84,7 @@ fn c11_a_second_start_needs_no_metadata_service() {
 fn c11_the_cache_of_another_instance_is_not_used() {
     let cloud = Cloud::new();
     cloud.imds.vanish(None);
-    let node = with_keys(cloud.node());
+    let node = with_credentials(cloud.node());
     fs_err::create_dir_all(node.path("state")).unwrap();
     let cache = r#"{"instance_id": "i-00000000000000bad", "image_id": "ami-1", "instance_type": "p5.48xlarge", "region": "eu-west-1"}"#;
     fs_err::write(node.path("state/identity.json"), cache).unwrap();
@@ -129,7 +129,7 @@ fn c12_without_tags_the_group_is_left_out_and_one_that_turns_up_later_is_announc
     assert_eq!(heard, Some(()), "{}", agent.log());
     let so_far = windows_of(&cloud.cloudwatch.accepted(), "mem_used_percent").len();
     cloud.wait_windows(&agent, so_far + 2);
-    let ended = stop(agent);
+    let ended = stopped(agent);
     let lines = ended.log.lines().filter(|line| line.contains(announced));
     let lines: Vec<&str> = lines.collect();
     assert!(
@@ -142,7 +142,7 @@ fn c12_without_tags_the_group_is_left_out_and_one_that_turns_up_later_is_announc
     cloud.wait_windows(&next, 1);
     let tagged = [&[("AutoScalingGroupName", "gpu-nodes")], &UNTAGGED[..]].concat();
     assert_eq!(dimensions(&cloud.cloudwatch.accepted()), only(&tagged));
-    stop(next);
+    stopped(next);
     cloud.assert_well_behaved();
 }
 
@@ -165,7 +165,7 @@ fn c12_tags_that_fail_are_waited_for_within_a_limit() {
             log.contains("the instance tags could not be read in time"),
             "{fate:?}: {log}"
         );
-        stop(agent);
+        stopped(agent);
         assert_eq!(
             dimensions(&cloud.cloudwatch.accepted()),
             only(&UNTAGGED),
@@ -206,7 +206,7 @@ fn a_role_that_is_attached_later_is_found_and_nothing_is_lost() {
         status.publish.pending_windows <= 1 && status.publish.done.failing_since.is_none()
     });
     assert_eq!(status.sampler.ledger.dropped_total(), 0);
-    stop(agent);
+    stopped(agent);
     assert_gapless(&cloud.cloudwatch.accepted(), status.agent.started_at);
     cloud.assert_well_behaved();
 }
@@ -223,14 +223,14 @@ fn credentials_come_from_the_metadata_service_past_a_proxy() {
         .with_env("NO_PROXY", "127.0.0.1");
     let agent = node.start();
     cloud.wait_windows(&agent, 1);
-    stop(agent);
+    stopped(agent);
     cloud.assert_well_behaved();
 }
 
 #[test]
 fn a_region_that_is_configured_later_is_found_and_nothing_is_lost() {
     let cloud = Cloud::new();
-    let node = with_keys(cloud.node())
+    let node = with_credentials(cloud.node())
         .with("node.instance_id", "\"i-1\"")
         .with("publish.dimensions", "[\"InstanceId\"]")
         .with_env("AWS_EC2_METADATA_DISABLED", "true");
@@ -250,7 +250,7 @@ fn a_region_that_is_configured_later_is_found_and_nothing_is_lost() {
         status.publish.pending_windows <= 1
     });
     assert_eq!(status.sampler.ledger.dropped_total(), 0);
-    stop(agent);
+    stopped(agent);
     assert_gapless(&cloud.cloudwatch.accepted(), status.agent.started_at);
     assert_eq!(signed_for(&cloud), "eu-north-1");
     assert!(
@@ -266,7 +266,7 @@ fn the_region_of_the_identity_document_is_signed_for() {
     let node = cloud.node();
     let agent = node.start();
     cloud.wait_windows(&agent, 1);
-    stop(agent);
+    stopped(agent);
     assert_eq!(signed_for(&cloud), "ap-southeast-2");
 }
 

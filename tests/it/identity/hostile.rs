@@ -3,8 +3,9 @@
 use fake_imds::trouble::Fate;
 use fake_imds::{Rule, Trouble};
 
-use super::scene::{Cloud, INSTANCE, UNTAGGED, dimensions, only, stop, waits_for, with_keys};
+use super::scene::{Cloud, INSTANCE, UNTAGGED, dimensions, only, waits_for};
 use crate::harness::Node;
+use crate::publish::scene::{stopped, with_credentials};
 
 const DOCUMENT: &str = "/latest/dynamic/instance-identity/document";
 const TOKEN: &str = "/latest/api/token";
@@ -47,7 +48,7 @@ fn answers_that_are_not_ec2s_are_refused_in_words_and_nothing_is_published() {
     for (trouble, words) in troubles() {
         let cloud = Cloud::new();
         cloud.imds.play([Rule::always(trouble.clone())]);
-        let node = with_keys(cloud.node());
+        let node = with_credentials(cloud.node());
         let agent = node.start();
         let status = agent.wait(&format!("{words:?} of {trouble:?}"), |status| {
             waits_for(status, words)
@@ -81,7 +82,7 @@ fn a_service_that_refuses_every_token_is_asked_patiently_and_found_when_it_is_we
         status.publish.pending_windows <= 1
     });
     assert_eq!(status.sampler.ledger.dropped_total(), 0);
-    stop(agent);
+    stopped(agent);
     assert_eq!(dimensions(&cloud.cloudwatch.accepted()), only(&UNTAGGED));
     cloud.assert_well_behaved();
 }
@@ -114,7 +115,7 @@ fn the_document_of_another_instance_is_refused_by_name() {
     assert!(cloud.cloudwatch.attempts().is_empty());
     cloud.imds.change(|node| node.instance_id = INSTANCE.into());
     cloud.wait_windows(&agent, 2);
-    stop(agent);
+    stopped(agent);
     assert_eq!(dimensions(&cloud.cloudwatch.accepted()), only(&UNTAGGED));
     cloud.assert_well_behaved();
 }
@@ -143,7 +144,7 @@ fn hostile_credentials_are_named_as_such_and_nothing_is_sent() {
         assert!(cloud.cloudwatch.attempts().is_empty(), "{fate:?}");
         cloud.imds.play([]);
         cloud.wait_windows(&agent, 1);
-        stop(agent);
+        stopped(agent);
         cloud.assert_well_behaved();
     }
 }

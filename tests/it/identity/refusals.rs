@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 use fake_cloudwatch::{AcceptedDatum, merged};
 use gpushare::metrics::window::{DropReason, MAX_REFUSED_NAMES};
 
-use super::scene::{Cloud, assert_gapless, problems, stop, write};
+use super::scene::{Cloud, assert_gapless, problems, write};
 use crate::harness::{Node, output};
+use crate::publish::scene::stopped;
 
 /// Mounts these paths on devices of their own; the directories are there.
 fn mount(node: &Node, paths: &[String]) {
@@ -61,7 +62,7 @@ fn c07_names_that_cloudwatch_would_refuse_are_written_so_that_it_takes_them() {
     cloud.wait_windows(&agent, 2);
     let status = agent.status().unwrap();
     assert_eq!(status.sampler.ledger.dropped_total(), 0, "nothing is lost");
-    stop(agent);
+    stopped(agent);
     let accepted = cloud.cloudwatch.accepted();
     let expected = names.map(|(_, written)| written.to_owned());
     assert_eq!(paths(&accepted), BTreeSet::from(expected));
@@ -107,7 +108,7 @@ fn c07_more_than_150_values_in_a_window_are_datums_of_one_timestamp() {
     });
     let status = agent.status().unwrap();
     assert_eq!(status.sampler.ledger.dropped_total(), 0);
-    stop(agent);
+    stopped(agent);
     let accepted = cloud.cloudwatch.accepted();
     let start = rolled_up(&accepted).unwrap();
     let at =
@@ -171,7 +172,7 @@ fn c19_five_hundred_bind_mounts_of_one_device_are_one_series() {
     cloud.wait_windows(&agent, 2);
     let status = agent.status().unwrap();
     assert_eq!(status.sampler.ledger.dropped_total(), 0);
-    stop(agent);
+    stopped(agent);
     assert_eq!(
         paths(&cloud.cloudwatch.accepted()),
         BTreeSet::from(["/".to_owned()])
@@ -197,7 +198,7 @@ fn c19_series_above_the_cap_are_named_and_counted_and_never_sent() {
         said.contains("more than 500 series: at least 32 refused") && said.contains("publish.max_series"),
         "{said}"
     );
-    let ended = stop(agent);
+    let ended = stopped(agent);
 
     let accepted = cloud.cloudwatch.accepted();
     let billed: BTreeSet<_> = accepted.iter().map(|datum| &datum.key.series).collect();

@@ -1,13 +1,13 @@
 //! The pretended instance: its files, its metadata service, and the CloudWatch that it publishes to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use fake_cloudwatch::{AcceptedDatum, FakeCloudWatch};
 use fake_imds::{FakeImds, TokenUse};
 use gpushare::status::Snapshot;
 
-use crate::harness::{Agent, Ended, Node, PATIENCE, quoted};
+use crate::harness::{Agent, Node, PATIENCE, quoted};
 
 /// The instance that [`FakeImds`] describes from the start.
 pub(super) const INSTANCE: &str = "i-0123456789abcdef0";
@@ -111,12 +111,6 @@ impl Cloud {
     }
 }
 
-/// Credentials in the environment, for a node whose metadata service has none to give.
-pub(super) fn with_keys(node: Node) -> Node {
-    node.with_env("AWS_ACCESS_KEY_ID", "AKIAFAKEFAKEFAKEFAKE")
-        .with_env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-}
-
 /// Writes a file below the node's root directory.
 pub(super) fn write(node: &Node, file: &str, text: &str) {
     let path = node.path("root").join(file);
@@ -185,18 +179,4 @@ pub(super) fn problems(status: &Snapshot) -> String {
         .iter()
         .map(|problem| format!("{} -> {}\n", problem.what, problem.mend));
     lines.collect()
-}
-
-/// Stops an agent that has nothing left to publish.
-#[track_caller]
-pub(super) fn stop(agent: Agent) -> Ended {
-    let ended = agent.terminate();
-    assert!(
-        ended.status.success() && ended.took < Duration::from_secs(5),
-        "{:?} after {:?}\n{}",
-        ended.status,
-        ended.took,
-        ended.log
-    );
-    ended
 }

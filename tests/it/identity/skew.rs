@@ -1,13 +1,14 @@
 //! A clock that is not CloudWatch's. That the wall clock is stepped is played by the unit tests: no test may do it here.
 
-use fake_cloudwatch::{Clock, Fate, Rule};
+use fake_cloudwatch::Clock;
 use gpushare::publish::fate::Class;
 use gpushare::status::Snapshot;
 use serde_json::Value;
 
-use super::scene::{Cloud, assert_gapless, problems, stop};
+use super::scene::{Cloud, assert_gapless, problems};
 use crate::harness::output;
-use crate::life::assert_adds_up;
+use crate::life::scene::assert_adds_up;
+use crate::publish::scene::stopped;
 
 /// Whether the last answer showed CloudWatch's clock so many seconds ahead of ours.
 fn is_behind(status: &Snapshot, seconds: f64) -> bool {
@@ -38,38 +39,10 @@ fn c10_a_clock_an_hour_off_is_loud_and_costs_no_window() {
         assert_eq!(code, 0);
         assert!((skew - f64::from(seconds)).abs() < 3.0, "{skew}");
         assert_eq!(status.sampler.ledger.dropped_total(), 0);
-        stop(agent);
+        stopped(agent);
         assert_gapless(&cloud.cloudwatch.accepted(), status.agent.started_at);
         cloud.assert_well_behaved();
     }
-}
-
-#[test]
-fn c10_signatures_that_are_refused_for_the_clock_are_mended_and_no_window_is_lost_or_doubled() {
-    let cloud = Cloud::new();
-    let fate = Fate::Skew {
-        seconds: 3600,
-        code: fake_cloudwatch::fate::SkewCode::RequestTimeTooSkewed,
-    };
-    cloud.cloudwatch.play([Rule::always(fate)]);
-    let node = cloud.node();
-    let agent = node.start();
-    cloud.wait_windows(&agent, 3);
-    let status = agent.wait("the backlog has gone", |status| {
-        status.publish.pending_windows <= 1 && is_behind(status, 3600.0)
-    });
-    let error = status.publish.done.last_error.clone().unwrap();
-    assert_eq!(error.class, Class::ClockSkewed, "{error:?}");
-    assert!(error.mend.contains("set the clock"), "{error:?}");
-    assert_eq!(status.sampler.ledger.dropped_total(), 0);
-    stop(agent);
-    assert_gapless(&cloud.cloudwatch.accepted(), status.agent.started_at);
-    let refused = cloud.cloudwatch.attempts();
-    let refused = refused
-        .iter()
-        .filter(|attempt| attempt.status == Some(403))
-        .count();
-    assert_eq!(refused, 1, "one refusal tells the time");
 }
 
 #[test]
@@ -80,7 +53,7 @@ fn c10_a_clock_that_agrees_is_no_problem() {
     cloud.wait_windows(&agent, 1);
     let status = agent.wait("the server's clock is seen", |status| is_behind(status, 0.0));
     assert!(!problems(&status).contains("clock"), "{}", problems(&status));
-    stop(agent);
+    stopped(agent);
 }
 
 #[test]
@@ -114,6 +87,6 @@ fn c10_what_is_stamped_too_far_ahead_waits_loudly_until_the_clock_is_right() {
     });
     assert_adds_up(&well);
     assert_eq!(well.sampler.ledger.dropped_total(), 0);
-    stop(agent);
+    stopped(agent);
     assert_gapless(&cloud.cloudwatch.accepted(), well.agent.started_at);
 }

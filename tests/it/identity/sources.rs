@@ -1,6 +1,7 @@
 //! Who wins: the configuration, the metadata service, the kubelet's files.
 
-use super::scene::{Cloud, INSTANCE, dimensions, only, stop, with_keys, write};
+use super::scene::{Cloud, INSTANCE, dimensions, only, write};
+use crate::publish::scene::{stopped, with_credentials};
 
 const KUBECONFIG: &str = "users:\n- name: kubelet\n  user:\n    exec:\n      command: aws-iam-authenticator\n      args:\n      - token\n      - -i\n      - prod-1\n      - --region\n      - eu-west-1\n";
 const KUBELET_ENVIRONMENT: &str =
@@ -17,7 +18,7 @@ fn what_is_configured_wins_value_by_value() {
         .with("node.auto_scaling_group", "\"my group\"");
     let agent = node.start();
     cloud.wait_windows(&agent, 1);
-    stop(agent);
+    stopped(agent);
     let expected = [
         ("AutoScalingGroupName", "my group"),
         ("ImageId", "ami-0123456789abcdef0"),
@@ -49,7 +50,7 @@ fn a_node_that_is_told_everything_asks_for_nothing_but_credentials() {
         .with("node.auto_scaling_group", "\"shelf\"");
     let agent = node.start();
     cloud.wait_windows(&agent, 1);
-    stop(agent);
+    stopped(agent);
     let expected = [
         ("AutoScalingGroupName", "shelf"),
         ("ImageId", "none"),
@@ -82,7 +83,7 @@ fn cluster_and_node_group_come_from_the_files_that_the_bootstrap_writes() {
     cloud.wait_windows(&agent, 2);
     let status = agent.status().unwrap();
     assert_eq!(status.sampler.ledger.dropped_total(), 0);
-    stop(agent);
+    stopped(agent);
     let expected = [
         ("ClusterName", "prod-1"),
         ("InstanceId", INSTANCE),
@@ -107,7 +108,7 @@ fn a_node_group_that_the_files_do_not_name_is_left_out_soon_and_an_override_wins
     );
     let agent = node.start();
     cloud.wait_windows(&agent, 1);
-    stop(agent);
+    stopped(agent);
     let expected = [("ClusterName", "mine"), ("InstanceId", INSTANCE)];
     assert_eq!(dimensions(&cloud.cloudwatch.accepted()), only(&expected));
 }
@@ -115,11 +116,11 @@ fn a_node_group_that_the_files_do_not_name_is_left_out_soon_and_an_override_wins
 #[test]
 fn the_kubelets_files_are_not_asked_about_dimensions_that_nobody_wants() {
     let cloud = Cloud::new();
-    let node = with_keys(cloud.node());
+    let node = with_credentials(cloud.node());
     write(&node, "var/lib/kubelet/kubeconfig", KUBECONFIG);
     let agent = node.start();
     cloud.wait_windows(&agent, 1);
-    stop(agent);
+    stopped(agent);
     assert_eq!(
         dimensions(&cloud.cloudwatch.accepted()),
         only(&super::scene::UNTAGGED)

@@ -11,5 +11,3 @@ mod status;
 mod stop;
 mod systemd;
 mod windows;
-
-pub(crate) use scene::assert_adds_up;

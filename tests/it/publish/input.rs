@@ -117,6 +117,7 @@ fn is_skewed(seconds: i64, code: SkewCode, side: &str) {
     // One refusal tells the time: everything after it is signed with it.
     let well = wait_well(&agent, 2);
     assert_adds_up(&well);
+    assert_eq!(well.sampler.ledger.dropped_total(), 0);
     let problem = well
         .problems
         .iter()

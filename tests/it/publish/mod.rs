@@ -13,5 +13,5 @@ mod hangs;
 mod input;
 mod permission;
 mod refusals;
-mod scene;
+pub(crate) mod scene;
 mod stop;

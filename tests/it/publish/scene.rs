@@ -13,6 +13,9 @@ use crate::gpu::scene::{node_on_stairs, ring, unix_us};
 use crate::harness::{Agent, Ended, Node, output};
 use crate::life::scene::NO_GPUS;
 
+/// What a stop may take at most, even while CloudWatch does not answer.
+pub(super) const STOP: Duration = Duration::from_secs(10);
+
 /// A node without GPUs that publishes to `fake` and tries again within a second after its first two failures.
 pub(super) fn node(fake: &FakeCloudWatch) -> Node {
     let node = Node::new(NO_GPUS).with("gpu.enabled", "false");
@@ -44,7 +47,8 @@ pub(super) fn publishing(node: Node, fake: &FakeCloudWatch) -> Node {
     with_credentials(without_credentials(node, fake))
 }
 
-fn with_credentials(node: Node) -> Node {
+/// Credentials in the environment.
+pub(crate) fn with_credentials(node: Node) -> Node {
     node.with_env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
         .with_env("AWS_SECRET_ACCESS_KEY", "secret")
 }
@@ -98,9 +102,10 @@ pub(super) fn everything_waits(status: &Snapshot) -> bool {
 
 /// Stops an agent that has nothing in its way.
 #[track_caller]
-pub(super) fn stopped(agent: Agent) -> Ended {
+pub(crate) fn stopped(agent: Agent) -> Ended {
     let ended = agent.terminate();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+    assert!(ended.took < STOP, "{:?}\n{}", ended.took, ended.log);
     assert!(!ended.log.contains("panicked at"), "{}", ended.log);
     ended
 }
