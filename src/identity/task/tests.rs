@@ -1,138 +1,65 @@
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
+use fake_imds::trouble::Fate;
+use fake_imds::{FakeImds, Rule, Trouble};
 use tempfile::TempDir;
 
 use super::*;
 use crate::config::Dimension;
 use crate::identity::facts::Service;
 
-const DOCUMENT: &str =
-    r#"{"instanceId": "i-1", "imageId": "ami-1", "instanceType": "g5.xlarge", "region": "eu-west-1"}"#;
+const TOKEN: &str = "/latest/api/token";
+const DOCUMENT: &str = "/latest/dynamic/instance-identity/document";
+const TAGS: &str = "/latest/meta-data/tags/instance";
 /// Longer than anything takes here; a test that needs it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a question is answered with.
-#[derive(Clone)]
-enum Answer {
-    Say(u16, Vec<u8>),
-    /// Declares a length, and sends zeros without end.
-    Endless(u64),
-    /// Chunks without a length, without end.
-    Chunks,
-    /// Never.
-    Nothing,
+/// The metadata service of instance i-1, which shows no tags.
+fn untagged() -> FakeImds {
+    let imds = FakeImds::start().unwrap();
+    imds.change(|node| {
+        node.instance_id = "i-1".into();
+        node.image_id = "ami-1".into();
+        node.region = "eu-west-1".into();
+    });
+    imds
 }
 
-fn say(status: u16, text: &str) -> Answer {
-    Answer::Say(status, text.as_bytes().to_vec())
+/// The same in an Auto Scaling group.
+fn tagged(group: &str) -> FakeImds {
+    let imds = untagged();
+    tag(&imds, group);
+    imds
 }
 
-type Script = dyn Fn(&str, usize) -> Answer + Send + Sync;
-
-/// A metadata service on a port of its own. Every question without a token is refused with status 401.
-struct Stub {
-    port: u16,
-    questions: Arc<Mutex<Vec<String>>>,
+fn tag(imds: &FakeImds, group: &str) {
+    let tags = BTreeMap::from([("aws:autoscaling:groupName".to_owned(), group.to_owned())]);
+    imds.change(|node| node.tags = Some(tags));
 }
 
-impl Stub {
-    /// `script` gets the path and how often it has been asked for before. A token is given unless it says otherwise.
-    fn start(script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
-        Self::start_on(0, script)
-    }
-
-    fn start_on(port: u16, script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let questions = Arc::new(Mutex::new(Vec::new()));
-        let (script, asked): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&questions));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (script, asked) = (Arc::clone(&script), Arc::clone(&asked));
-                std::thread::spawn(move || serve(stream, &*script, &asked));
-            }
-        });
-        Self { port, questions }
-    }
-
-    /// One that knows its document, and answers the tag so.
-    fn with_tag(tag: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Self {
-        Self::start(move |path, before| match path {
-            "/latest/dynamic/instance-identity/document" => say(200, DOCUMENT),
-            "/latest/meta-data/tags/instance/aws:autoscaling:groupName" => tag(before),
-            _ => say(404, "<html>404 - Not Found</html>"),
-        })
-    }
-
-    fn asked(&self, part: &str) -> usize {
-        let questions = self.questions.lock().unwrap();
-        questions.iter().filter(|path| path.contains(part)).count()
-    }
+/// A port that refuses connections, and is nobody else's.
+fn nobody() -> FakeImds {
+    let imds = untagged();
+    imds.vanish(None);
+    imds
 }
 
-fn serve(mut stream: TcpStream, script: &Script, asked: &Mutex<Vec<String>>) {
-    let mut head = Vec::new();
-    for line in BufReader::new(&stream).lines().map_while(Result::ok) {
-        if line.is_empty() {
-            break;
-        }
-        head.push(line.to_ascii_lowercase());
-    }
-    let Some(request) = head.first() else { return };
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    // Tag keys have capitals; the rest of the head does not matter in which case.
-    let path = path.replace("groupname", "groupName");
-    let before = {
-        let mut asked = asked.lock().unwrap();
-        asked.push(path.clone());
-        asked.iter().filter(|known| **known == path).count() - 1
-    };
-    let token = head.iter().any(|line| line == "x-aws-ec2-metadata-token: secret");
-    let answer = match script(&path, before) {
-        Answer::Say(404, _) if path == "/latest/api/token" && request.starts_with("put ") => {
-            say(200, "secret")
-        }
-        _ if path != "/latest/api/token" && !token => say(401, ""),
-        answer => answer,
-    };
-    // Whoever has heard enough closes the connection, and that is no failure of the stub.
-    let _ = send(&mut stream, answer);
+/// How many questions had this in their path.
+fn asked(imds: &FakeImds, part: &str) -> usize {
+    let requests = imds.requests();
+    requests
+        .iter()
+        .filter(|request| request.path.contains(part))
+        .count()
 }
 
-fn send(stream: &mut TcpStream, answer: Answer) -> std::io::Result<()> {
-    match answer {
-        Answer::Say(status, body) => {
-            let length = body.len();
-            // As EC2 does: only what is a token has a time to live.
-            let life = if status == 200 {
-                "x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n"
-            } else {
-                ""
-            };
-            write!(
-                stream,
-                "HTTP/1.1 {status} Status\r\n{life}content-length: {length}\r\nconnection: close\r\n\r\n"
-            )?;
-            stream.write_all(&body)
-        }
-        Answer::Endless(length) => {
-            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n")?;
-            loop {
-                stream.write_all(&[b'0'; 4096])?;
-            }
-        }
-        Answer::Chunks => {
-            write!(stream, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
-            loop {
-                stream.write_all(b"4\r\n0000\r\n")?;
-            }
-        }
-        Answer::Nothing => stream.read(&mut [0]).map(drop),
-    }
+fn error(status: u16) -> Fate {
+    Fate::Error { status }
+}
+
+fn wrong(text: &str) -> Fate {
+    Fate::Wrong { text: text.into() }
 }
 
 /// A node in a directory.
@@ -185,9 +112,15 @@ impl Node {
         &self.settings.cache_file
     }
 
-    fn start(&self, port: u16) -> Running {
+    fn start(&self, imds: &FakeImds) -> Running {
+        let url = imds.url();
+        let (_, port) = url.rsplit_once(':').unwrap();
         let (publish, status) = watch::channel(IdentityStatus::default());
-        let task = IdentityTask::new(self.settings.clone(), Imds::at_port(port), publish);
+        let task = IdentityTask::new(
+            self.settings.clone(),
+            Imds::at_port(port.parse().unwrap()),
+            publish,
+        );
         let shutdown = CancellationToken::new();
         Running {
             status,
@@ -240,14 +173,6 @@ impl Running {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
 async fn eventually(what: impl Fn() -> bool) {
     let all = async {
         while !what() {
@@ -259,20 +184,20 @@ async fn eventually(what: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn one_token_and_two_questions_settle_a_node_with_tags() {
-    let stub = Stub::with_tag(|_| say(200, "gpu nodes"));
+    let imds = tagged("gpu nodes");
     let node = Node::new("i-1");
-    let mut running = node.start(stub.port);
+    let mut running = node.start(&imds);
     let identity = running.settled().await;
     assert_eq!(identity.instance_id.as_deref(), Some("i-1"));
     assert_eq!(identity.region.as_deref(), Some("eu-west-1"));
     assert_eq!(identity.auto_scaling_group.as_deref(), Some("gpu nodes"));
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(
-        (stub.asked("token"), stub.asked("document"), stub.asked("tags")),
-        (1, 1, 1),
+        [TOKEN, DOCUMENT, TAGS].map(|path| asked(&imds, path)),
+        [1; 3],
         "a settled node asks nothing"
     );
-    assert_eq!(cache::read(node.cache(), "i-1"), Some(identity));
+    eventually(|| cache::read(node.cache(), "i-1").as_ref() == Some(&identity)).await;
     running.stop().await;
 }
 
@@ -287,30 +212,29 @@ async fn what_is_configured_needs_nobody() {
         auto_scaling_group: all,
         ..Identity::default()
     };
-    let stub = Stub::with_tag(|_| say(200, "gpu"));
-    let mut running = node.start(stub.port);
+    let imds = tagged("gpu");
+    let mut running = node.start(&imds);
     assert!(running.status.borrow().settled, "before the task has run at all");
     assert_eq!(running.settled().await, node.settings.wishes.configured);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(stub.asked(""), 0);
+    assert_eq!(imds.requests(), []);
     running.stop().await;
 }
 
 #[tokio::test]
 async fn c11_a_service_that_comes_up_late_is_found() {
     let node = Node::new("i-1");
-    let port = free_port();
-    let mut running = node.start(port);
+    let imds = tagged("gpu");
+    imds.vanish(None);
+    let mut running = node.start(&imds);
     running.waiting_for("Connection refused").await;
     let status = running.until(|status| status.mend.is_some()).await;
     assert!(status.mend.unwrap().contains("hop limit"));
-    let _stub = Stub::start_on(port, |path, before| match path {
-        "/latest/api/token" if before < 2 => say(503, "starting"),
-        "/latest/dynamic/instance-identity/document" if before < 2 => say(500, "starting"),
-        "/latest/dynamic/instance-identity/document" => say(200, DOCUMENT),
-        "/latest/meta-data/tags/instance/aws:autoscaling:groupName" => say(200, "gpu"),
-        _ => say(404, ""),
-    });
+    imds.play([
+        Rule::first(2, Trouble::on(TOKEN, error(503))),
+        Rule::first(2, Trouble::on(DOCUMENT, error(500))),
+    ]);
+    imds.appear();
     running.waiting_for("is answered with status 50").await;
     assert_eq!(running.settled().await.image_id.as_deref(), Some("ami-1"));
     running.stop().await;
@@ -318,16 +242,10 @@ async fn c11_a_service_that_comes_up_late_is_found() {
 
 #[tokio::test]
 async fn c11_a_service_that_is_switched_off_holds_nothing_up_and_is_found_when_it_is_switched_on() {
-    let is_on = Arc::new(AtomicBool::new(false));
-    let switch = Arc::clone(&is_on);
-    let stub = Stub::start(move |path, _| match path {
-        _ if !switch.load(Ordering::SeqCst) => say(403, ""),
-        "/latest/dynamic/instance-identity/document" => say(200, DOCUMENT),
-        "/latest/meta-data/tags/instance/aws:autoscaling:groupName" => say(200, "gpu"),
-        _ => say(404, ""),
-    });
+    let imds = tagged("gpu");
+    imds.play([Rule::always(Trouble::everywhere(error(403)))]);
     let node = Node::new("i-1");
-    let mut running = node.start(stub.port);
+    let mut running = node.start(&imds);
     running
         .waiting_for("status 403: the service is off for this instance")
         .await;
@@ -338,7 +256,7 @@ async fn c11_a_service_that_is_switched_off_holds_nothing_up_and_is_found_when_i
     };
     assert_eq!(identity, firmware_only);
 
-    is_on.store(true, Ordering::SeqCst);
+    imds.play([]);
     let image = || cache::read(node.cache(), "i-1").and_then(|found| found.image_id);
     eventually(|| image().as_deref() == Some("ami-1")).await;
     assert_eq!(
@@ -351,10 +269,11 @@ async fn c11_a_service_that_is_switched_off_holds_nothing_up_and_is_found_when_i
 
 #[tokio::test]
 async fn c11_a_service_that_is_switched_off_is_waited_for_where_nobody_names_the_instance() {
-    let stub = Stub::start(|_, _| say(403, ""));
+    let imds = tagged("gpu");
+    imds.play([Rule::always(Trouble::everywhere(error(403)))]);
     let mut node = Node::new("no tag");
     node.settings.wishes.service = Service::Expected;
-    let mut running = node.start(stub.port);
+    let mut running = node.start(&imds);
     running.waiting_for("InstanceId, ImageId").await;
     tokio::time::sleep(node.settings.waits.disabled * 2).await;
     assert!(!running.status.borrow().settled);
@@ -364,19 +283,20 @@ async fn c11_a_service_that_is_switched_off_is_waited_for_where_nobody_names_the
 #[tokio::test]
 async fn c11_the_second_start_needs_no_service() {
     let node = Node::new("i-1");
-    let stub = Stub::with_tag(|_| say(200, "gpu"));
-    let mut first = node.start(stub.port);
+    let imds = tagged("gpu");
+    let mut first = node.start(&imds);
     let identity = first.settled().await;
     eventually(|| node.cache().exists()).await;
     first.stop().await;
 
-    let mut second = node.start(free_port());
+    imds.vanish(None);
+    let mut second = node.start(&imds);
     assert_eq!(second.settled().await, identity);
     second.stop().await;
 
     let clone = node.root.path().join("sys/class/dmi/id/board_asset_tag");
     fs_err::write(clone, "i-2").unwrap();
-    let mut cloned = node.start(free_port());
+    let mut cloned = node.start(&imds);
     cloned.waiting_for("ImageId").await;
     tokio::time::sleep(node.settings.waits.cached * 2).await;
     let status = cloned.status.borrow().clone();
@@ -395,7 +315,7 @@ async fn c11_a_stop_before_the_cache_counts_publishes_what_it_says() {
         ..Identity::default()
     };
     cache::write(node.cache(), &cached).unwrap();
-    let mut running = node.start(free_port());
+    let mut running = node.start(&nobody());
     running.waiting_for("ImageId").await;
     running
         .until(|status| status.identity.instance_id.is_some())
@@ -414,8 +334,8 @@ async fn c11_a_damaged_cache_is_replaced() {
     let node = Node::new("i-1");
     fs_err::create_dir_all(node.cache().parent().unwrap()).unwrap();
     fs_err::write(node.cache(), "{\"instance_id\": \"i-").unwrap();
-    let stub = Stub::with_tag(|_| say(200, "gpu"));
-    let mut running = node.start(stub.port);
+    let imds = tagged("gpu");
+    let mut running = node.start(&imds);
     let identity = running.settled().await;
     eventually(|| cache::read(node.cache(), "i-1").is_some()).await;
     assert_eq!(cache::read(node.cache(), "i-1"), Some(identity));
@@ -428,41 +348,37 @@ async fn c11_a_cache_that_cannot_be_written_holds_nothing_up() {
     let file = node.root.path().join("a file");
     fs_err::write(&file, "").unwrap();
     node.settings.cache_file = file.join("identity.json");
-    let stub = Stub::with_tag(|_| say(200, "gpu"));
-    let mut running = node.start(stub.port);
+    let imds = tagged("gpu");
+    let mut running = node.start(&imds);
     running.settled().await;
     running.stop().await;
 }
 
 #[tokio::test]
 async fn c12_without_tags_the_group_is_left_out_and_a_late_one_waits_for_the_next_start() {
-    let stub = Stub::with_tag(|before| {
-        if before < 3 {
-            say(404, "")
-        } else {
-            say(200, "late")
-        }
-    });
+    let imds = untagged();
     let node = Node::new("i-1");
-    let mut running = node.start(stub.port);
+    let mut running = node.start(&imds);
     running.waiting_for("AutoScalingGroupName").await;
     let identity = running.settled().await;
     assert_eq!(identity.auto_scaling_group, None);
+    tag(&imds, "late");
     let group = || cache::read(node.cache(), "i-1").and_then(|found| found.auto_scaling_group);
     eventually(|| group().as_deref() == Some("late")).await;
     assert_eq!(running.status.borrow().identity, identity, "settled is settled");
     running.stop().await;
 
-    let mut next = node.start(stub.port);
+    let mut next = node.start(&imds);
     assert_eq!(next.settled().await.auto_scaling_group.as_deref(), Some("late"));
     next.stop().await;
 }
 
 #[tokio::test]
 async fn c12_tags_that_fail_are_not_waited_for_without_limit() {
-    let stub = Stub::with_tag(|_| say(500, ""));
+    let imds = tagged("gpu");
+    imds.play([Rule::always(Trouble::on(TAGS, error(500)))]);
     let node = Node::new("i-1");
-    let mut running = node.start(stub.port);
+    let mut running = node.start(&imds);
     running
         .waiting_for("AutoScalingGroupName from the instance tags in the metadata service (")
         .await;
@@ -474,7 +390,7 @@ async fn c12_tags_that_fail_are_not_waited_for_without_limit() {
 async fn a_laptop_settles_with_what_it_is_told() {
     let mut node = Node::new("Not Available");
     node.settings.wishes.configured.instance_id = Some("laptop".into());
-    let mut running = node.start(free_port());
+    let mut running = node.start(&nobody());
     let identity = running.settled().await;
     assert_eq!(identity.instance_id.as_deref(), Some("laptop"));
     assert_eq!(identity.image_id, None);
@@ -484,32 +400,26 @@ async fn a_laptop_settles_with_what_it_is_told() {
 
 #[tokio::test]
 async fn hostile_answers_are_refused_with_a_reason() {
-    for (answer, reason) in [
+    for (fate, reason) in [
+        (Fate::Html { status: 200 }, "it starts with \"<!DOCTYPE"),
+        (Fate::NotUtf8, "invalid UTF-8"),
+        (Fate::Huge { bytes: 100_000 }, "length limit exceeded"),
+        (Fate::Endless, "length limit exceeded"),
         (
-            say(200, "<html><body>Log in</body></html>"),
-            "it starts with \"<html>",
-        ),
-        (Answer::Say(200, b"\xff\xfe\x00".to_vec()), "invalid UTF-8"),
-        (say(200, &"0".repeat(100_000)), "length limit exceeded"),
-        (Answer::Endless(1 << 40), "length limit exceeded"),
-        (Answer::Chunks, "length limit exceeded"),
-        (
-            say(200, r#"{"instanceId": "i-1; rm -rf"}"#),
+            wrong(r#"{"instanceId": "i-1; rm -rf"}"#),
             "the instance id \"i-1; rm -rf\"",
         ),
         (
-            say(200, r#"{"instanceId": "i-2"}"#),
+            wrong(r#"{"instanceId": "i-2"}"#),
             "about instance i-2, but this is instance i-1",
         ),
-        (say(403, ""), "status 403: the service is off"),
-        (say(302, ""), "status 302"),
+        (error(403), "status 403: the service is off"),
+        (Fate::Html { status: 302 }, "status 302"),
     ] {
-        let stub = Stub::start(move |path, _| match path {
-            "/latest/dynamic/instance-identity/document" => answer.clone(),
-            _ => say(404, ""),
-        });
+        let imds = tagged("gpu");
+        imds.play([Rule::always(Trouble::on(DOCUMENT, fate))]);
         let node = Node::new("i-1");
-        let mut running = node.start(stub.port);
+        let mut running = node.start(&imds);
         running.waiting_for(reason).await;
         running.stop().await;
     }
@@ -517,56 +427,51 @@ async fn hostile_answers_are_refused_with_a_reason() {
 
 #[tokio::test]
 async fn hostile_tokens_are_refused_with_a_reason() {
-    for (answer, reason) in [
-        (say(403, ""), "status 403: the service is off"),
-        (say(500, ""), "status 500"),
-        (say(200, "two\r\nlines"), "invalid token"),
-        (Answer::Chunks, "length limit exceeded"),
+    for (fate, reason) in [
+        (error(403), "status 403: the service is off"),
+        (error(500), "status 500"),
+        (wrong("two\r\nlines"), "invalid token"),
+        (Fate::Endless, "length limit exceeded"),
     ] {
-        let stub = Stub::start(move |path, _| match path {
-            "/latest/api/token" => answer.clone(),
-            _ => say(404, ""),
-        });
+        let imds = tagged("gpu");
+        imds.play([Rule::always(Trouble::on(TOKEN, fate))]);
         let node = Node::new("i-1");
-        let mut running = node.start(stub.port);
+        let mut running = node.start(&imds);
         running.waiting_for(reason).await;
-        assert_eq!(stub.asked("document"), 0, "there is no version 1");
+        assert_eq!(asked(&imds, DOCUMENT), 0, "there is no version 1");
         running.stop().await;
     }
 }
 
 #[tokio::test]
 async fn a_hanging_service_holds_up_neither_the_reason_nor_the_end() {
-    let stub = Stub::start(|_, _| Answer::Nothing);
+    let imds = untagged();
+    imds.play([Rule::always(Trouble::everywhere(Fate::Hang))]);
     let node = Node::new("i-1");
-    let mut running = node.start(stub.port);
-    eventually(|| stub.asked("token") > 0).await;
+    let mut running = node.start(&imds);
+    eventually(|| asked(&imds, TOKEN) > 0).await;
     running.waiting_for("timeout").await;
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_forgotten_token_is_replaced() {
-    // The stub refuses what has no token; here it refuses the first question that has one, as after a clock step.
-    let stub = Stub::start(|path, before| match path {
-        "/latest/dynamic/instance-identity/document" if before == 0 => say(401, ""),
-        "/latest/dynamic/instance-identity/document" => say(200, DOCUMENT),
-        "/latest/meta-data/tags/instance/aws:autoscaling:groupName" => say(200, "gpu"),
-        _ => say(404, ""),
-    });
+    let imds = tagged("gpu");
+    // The first question that has a token is refused, as after a clock step.
+    imds.play([Rule::first(1, Trouble::on(DOCUMENT, error(401)))]);
     let node = Node::new("i-1");
-    let mut running = node.start(stub.port);
+    let mut running = node.start(&imds);
     running.settled().await;
-    assert_eq!(stub.asked("token"), 2);
+    assert_eq!(asked(&imds, TOKEN), 2);
     running.stop().await;
 }
 
 #[tokio::test]
 async fn the_kubelets_files_are_found_when_the_bootstrap_has_written_them() {
-    let stub = Stub::with_tag(|_| say(200, "gpu"));
+    let imds = tagged("gpu");
     let mut node = Node::new("i-1");
     node.settings.wishes.dimensions = vec![Dimension::ClusterName, Dimension::NodegroupName];
-    let mut running = node.start(stub.port);
+    let mut running = node.start(&imds);
     running
         .waiting_for("ClusterName, NodegroupName from the kubelet's files")
         .await;

@@ -102,6 +102,10 @@ impl Desk {
             }
             Fate::Huge { bytes } => text(200, vec![b'x'; *bytes]),
             Fate::NotUtf8 => text(200, vec![0xff, 0xfe, b'i', b'-', 0x80]),
+            // A token that is wrong by its text alone has its time to live.
+            Fate::Wrong { text: wrong } if path == TOKEN_PATH => {
+                text(200, wrong.clone().into_bytes()).header(TOKEN_TTL, "21600")
+            }
             Fate::Wrong { text: wrong } => text(200, wrong.clone().into_bytes()),
         };
         self.answer(entry, &response, exchange)
