@@ -83,13 +83,13 @@ impl Imds {
         }
     }
 
-    /// The service at `http://127.0.0.1:PORT`.
+    /// The service at this URL.
     #[cfg(test)]
-    pub(super) fn at_port(port: u16) -> Self {
+    pub(crate) fn at(url: &str) -> Self {
         let builder = Self::new()
             .builder
-            .endpoint(format!("http://127.0.0.1:{port}"))
-            .expect("an address and a port are a URL");
+            .endpoint(url)
+            .expect("a fake says where it is by a URL");
         Self {
             client: builder.clone().build(),
             builder,

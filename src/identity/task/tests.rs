@@ -113,14 +113,8 @@ impl Node {
     }
 
     fn start(&self, imds: &FakeImds) -> Running {
-        let url = imds.url();
-        let (_, port) = url.rsplit_once(':').unwrap();
         let (publish, status) = watch::channel(IdentityStatus::default());
-        let task = IdentityTask::new(
-            self.settings.clone(),
-            Imds::at_port(port.parse().unwrap()),
-            publish,
-        );
+        let task = IdentityTask::new(self.settings.clone(), Imds::at(&imds.url()), publish);
         let shutdown = CancellationToken::new();
         Running {
             status,

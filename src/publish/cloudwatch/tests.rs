@@ -1,106 +1,55 @@
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::sync::mpsc;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_cloudwatch::config::Credentials;
-use aws_sdk_cloudwatch::primitives::DateTimeFormat;
+use fake_cloudwatch::{Clock, FakeCloudWatch, Fate as Play, Rule, Script};
+use fake_imds::FakeImds;
+use http_stub::clock::http_date;
+use http_stub::{Exchange, Handler, Response, Server};
 
 use super::super::fate::{Class, Fate};
 use super::super::{Dimension as OurDimension, Timestamp, size};
 use super::observer::host_of;
 use super::*;
 use crate::metrics::Unit;
-use crate::metrics::clock;
 
-/// What the stub does with its next connection.
-enum Script {
-    /// Answers with this head and body.
-    Answer(String),
-    /// Closes without an answer.
-    Close,
+/// Of 2026-01-01, in Unix seconds: the first datum's.
+const MIDNIGHT: u64 = 1_767_225_600;
+
+/// Gives every request the same answer, and keeps the bodies as they came: what the fake neither says nor tells.
+struct Canned {
+    answer: Response,
+    bodies: Mutex<Vec<Vec<u8>>>,
 }
 
-/// A request as it came.
-struct Request {
-    head: String,
-    body: Vec<u8>,
-}
-
-/// An HTTP server of one thread that follows a script, a connection per answer.
-struct Stub {
-    address: SocketAddr,
-    requests: mpsc::Receiver<Request>,
-}
-
-impl Stub {
-    fn start(script: Vec<Script>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (sender, requests) = mpsc::channel();
-        std::thread::spawn(move || {
-            for step in script {
-                let (mut stream, _) = listener.accept().unwrap();
-                let _ = sender.send(read(&mut stream));
-                if let Script::Answer(text) = step {
-                    let _ = stream.write_all(&cbor(&text));
-                }
-            }
-        });
-        Self { address, requests }
+impl Handler for Canned {
+    fn handle(&self, exchange: &mut Exchange<'_>) -> io::Result<()> {
+        let body = exchange.read_body(usize::MAX).map_err(io::Error::other)?.to_vec();
+        self.bodies.lock().unwrap().push(body);
+        exchange.send(&self.answer)
     }
 }
 
-fn read(stream: &mut impl Read) -> Request {
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 8192];
-    loop {
-        let count = stream.read(&mut chunk).unwrap();
-        bytes.extend_from_slice(&chunk[..count]);
-        let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-            continue;
-        };
-        let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
-        let length: usize = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "))
-            .map_or(0, |length| length.parse().unwrap());
-        if count == 0 || bytes.len() >= end + 4 + length {
-            let body = bytes[end + 4..].to_vec();
-            return Request { head, body };
-        }
-    }
-}
-
-/// Puts the bytes that are no text in the place of their stand-ins: a map of one entry, and a text of 27 bytes.
-fn cbor(text: &str) -> Vec<u8> {
-    let bytes = text.bytes().map(|byte| match byte {
-        1 => 0xa1,
-        2 => 0x78,
-        3 => 27,
-        byte => byte,
+fn canned(answer: Response) -> (Server, Arc<Canned>) {
+    let canned = Arc::new(Canned {
+        answer,
+        bodies: Mutex::default(),
     });
-    bytes.collect()
+    let server = Server::start(([127, 0, 0, 1], 0).into(), Arc::clone(&canned) as _).unwrap();
+    (server, canned)
 }
 
-fn answer(status: &str, headers: &str, body: &str) -> Script {
-    let length = body.len();
-    Script::Answer(format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-    ))
+fn from_aws(status: u16) -> Response {
+    Response::empty(status).header("smithy-protocol", "rpc-v2-cbor")
 }
 
-fn accepted() -> Script {
-    answer("200 OK", "smithy-protocol: rpc-v2-cbor\r\n", "")
-}
-
-fn refused(status: &str, code: &str) -> Script {
-    let headers = format!(
-        "smithy-protocol: rpc-v2-cbor\r\nContent-Type: application/cbor\r\nx-amzn-query-error: {code};Sender\r\n"
-    );
-    let message = "The parameter is not valid.";
-    // {"message": message} in CBOR; the initial bytes are not text and are put in below.
-    answer(status, &headers, &format!("\u{1}gmessage\u{2}\u{3}{message}"))
+/// A CloudWatch on the day of the data.
+fn cloudwatch() -> FakeCloudWatch {
+    let fake = FakeCloudWatch::start().unwrap();
+    fake.set_clock(Clock::Fixed(UNIX_EPOCH + Duration::from_secs(MIDNIGHT + 3600)));
+    fake
 }
 
 #[derive(Debug)]
@@ -115,24 +64,23 @@ impl ProvideCredentials for NoCredentials {
     }
 }
 
-fn publisher(address: SocketAddr, credentials: SharedCredentialsProvider) -> CloudWatchPublisher {
+fn publisher(url: &str, credentials: SharedCredentialsProvider) -> CloudWatchPublisher {
     let settings = CloudWatchSettings {
         region: Some("eu-west-1".into()),
-        endpoint_url: Some(format!("http://{address}")),
+        endpoint_url: Some(url.into()),
     };
     let (_, identity) = watch::channel(IdentityStatus::default());
     let mut publisher = CloudWatchPublisher::new(settings, identity, Imds::new());
-    publisher.client = Some(publisher.connect(&sdk_config(&publisher, credentials)));
-    publisher
-}
-
-fn sdk_config(publisher: &CloudWatchPublisher, credentials: SharedCredentialsProvider) -> SdkConfig {
-    SdkConfig::builder()
+    // Whoever runs the tests may have a proxy.
+    publisher.http_client = aws_http::direct();
+    let sdk_config = SdkConfig::builder()
         .behavior_version(behavior())
         .region(Region::new("eu-west-1"))
         .http_client(publisher.http_client.clone())
         .credentials_provider(credentials)
-        .build()
+        .build();
+    publisher.client = Some(publisher.connect(&sdk_config));
+    publisher
 }
 
 fn keys() -> SharedCredentialsProvider {
@@ -152,7 +100,7 @@ fn data(count: usize, values: usize, repeated: bool) -> Batch {
                 value: format!("/{n}{}", "x".repeat(n % 40)),
             },
         ],
-        timestamp: Timestamp(1_767_225_600 + n as u64),
+        timestamp: Timestamp(MIDNIGHT + n as u64),
         values: (0..values).map(|value| value as f64 / 7.0).collect(),
         counts: vec![if repeated { 2.0 } else { 1.0 }; values],
         unit: Unit::Percent,
@@ -165,18 +113,14 @@ fn data(count: usize, values: usize, repeated: bool) -> Batch {
     }
 }
 
-async fn publish(script: Script) -> (Answer, Stub) {
-    let stub = Stub::start(vec![script]);
-    let answer = publisher(stub.address, keys())
-        .publish(&data(3, 5, true))
-        .await
-        .unwrap();
-    (answer, stub)
+async fn publish(url: &str) -> Answer {
+    let mut publisher = publisher(url, keys());
+    publisher.publish(&data(3, 5, true)).await.unwrap()
 }
 
-fn class(answer: &Answer) -> Class {
+fn failure(answer: &Answer) -> &fate::Failure {
     match &answer.fate {
-        Fate::Failed(failure) => failure.class,
+        Fate::Failed(failure) => failure,
         other => panic!("{other:?}"),
     }
 }
@@ -191,9 +135,9 @@ async fn c08_the_measured_size_is_the_size_of_the_real_request() {
         (1000, 60, false),
     ] {
         let batch = data(count, values, repeated);
-        let stub = Stub::start(vec![accepted()]);
-        let answer = publisher(stub.address, keys()).publish(&batch).await.unwrap();
-        assert_eq!(answer.fate, Fate::Accepted);
+        let fake = cloudwatch();
+        let answer = publisher(&fake.url(), keys()).publish(&batch).await.unwrap();
+        assert_eq!(answer.fate, Fate::Accepted, "{:?}", fake.attempts());
         let measured: usize = batch.metric_data.iter().map(size::of_datum).sum();
         let measured = size::of_envelope("GPUShare") + measured;
         // The envelope allows for a list of 1000 datums, whose head is up to two bytes longer.
@@ -202,119 +146,102 @@ async fn c08_the_measured_size_is_the_size_of_the_real_request() {
             24..256 => 1,
             _ => 0,
         };
-        let real = usize::try_from(answer.traffic.bytes).unwrap();
+        let [request] = &fake.attempts()[..] else {
+            panic!("{:?}", fake.attempts());
+        };
+        let real = request.body_bytes.unwrap();
         assert_eq!(measured, real + head, "{count} datums of {values} values");
-        let request = stub.requests.recv().unwrap();
-        assert_eq!(request.body.len() as u64, answer.traffic.wire_bytes);
-        assert_eq!(answer.traffic.requests, 1);
+        let traffic = answer.traffic;
+        assert_eq!((traffic.requests, traffic.bytes), (1, real as u64));
+        assert_eq!(request.headers["content-length"], traffic.wire_bytes.to_string());
         let is_large = real >= LEAST_COMPRESSED as usize;
-        assert_eq!(request.head.contains("content-encoding: gzip"), is_large);
-        assert_eq!(answer.traffic.wire_bytes < answer.traffic.bytes, is_large);
+        let encoding = request.headers.get("content-encoding").map(String::as_str);
+        assert_eq!(encoding, is_large.then_some("gzip"));
+        assert_eq!(traffic.wire_bytes < traffic.bytes, is_large);
     }
 }
 
 #[tokio::test]
 async fn counts_are_left_out_where_every_value_occurred_once() {
-    for (repeated, expected) in [(false, false), (true, true)] {
-        let stub = Stub::start(vec![accepted()]);
-        let mut publisher = publisher(stub.address, keys());
-        publisher.publish(&data(2, 3, repeated)).await.unwrap();
-        let body = stub.requests.recv().unwrap().body;
-        assert!(body.windows(6).any(|window| window == b"Values"));
-        assert_eq!(body.windows(6).any(|window| window == b"Counts"), expected);
+    for repeated in [false, true] {
+        let (server, canned) = canned(from_aws(200));
+        let mut publisher = publisher(&server.url(), keys());
+        let answer = publisher.publish(&data(2, 3, repeated)).await.unwrap();
+        assert_eq!(answer.fate, Fate::Accepted);
+        let bodies = canned.bodies.lock().unwrap();
+        let has = |word: &[u8]| bodies[0].windows(word.len()).any(|window| window == word);
+        assert!(has(b"Values"));
+        assert_eq!(has(b"Counts"), repeated);
     }
-}
-
-#[tokio::test]
-async fn a_request_is_signed_for_its_region_and_speaks_rpc_v2_cbor() {
-    let (answer, stub) = publish(accepted()).await;
-    assert_eq!(answer.fate, Fate::Accepted);
-    let head = stub.requests.recv().unwrap().head;
-    assert!(head.contains("operation/putmetricdata"), "{head}");
-    assert!(head.contains("/eu-west-1/monitoring/aws4_request"), "{head}");
-    assert!(head.contains("smithy-protocol: rpc-v2-cbor"), "{head}");
 }
 
 #[tokio::test]
 async fn refusals_have_their_class_and_are_not_retried_by_the_sdk() {
-    let table = [
-        ("400 Bad Request", "Throttling", Class::Throttled),
-        (
-            "500 Internal Server Error",
-            "InternalServiceError",
-            Class::ServerError,
-        ),
-        ("403 Forbidden", "AccessDenied", Class::Denied),
-        ("403 Forbidden", "UnrecognizedClient", Class::CredentialsRejected),
-        ("403 Forbidden", "ExpiredToken", Class::CredentialsExpired),
-    ];
-    for (status, code, expected) in table {
-        let (answer, _stub) = publish(refused(status, code)).await;
-        assert_eq!(class(&answer), expected, "{code}");
-        assert_eq!(answer.traffic.requests, 1, "{code}");
+    let trouble = |status, body| Play::ServerError { status, body };
+    for (play, expected) in [
+        (Play::Throttle, Class::Throttled),
+        (trouble(500, true), Class::ServerError),
+        (trouble(503, false), Class::ServerError),
+        (Play::AccessDenied, Class::Denied),
+        (Play::InvalidClientToken, Class::CredentialsRejected),
+        (Play::ExpiredToken, Class::CredentialsExpired),
+    ] {
+        let fake = cloudwatch();
+        fake.play([Rule::always(play.clone())]);
+        let answer = publish(&fake.url()).await;
+        assert_eq!(failure(&answer).class, expected, "{play:?}");
+        assert_eq!(
+            (fake.attempts().len(), answer.traffic.requests),
+            (1, 1),
+            "{play:?}"
+        );
     }
-    let (poison, _stub) = publish(refused("400 Bad Request", "InvalidParameterValue")).await;
-    let Fate::Poison { what, .. } = &poison.fate else {
-        panic!("{:?}", poison.fate);
-    };
-    assert!(
-        what.contains("InvalidParameterValue: The parameter is not valid."),
-        "{what}"
-    );
-    let (large, _stub) = publish(answer("413 Payload Too Large", "", "")).await;
-    assert!(matches!(large.fate, Fate::TooLarge(_)), "{:?}", large.fate);
-    let (unavailable, _stub) = publish(answer("503 Service Unavailable", "", "")).await;
-    assert_eq!(class(&unavailable), Class::ServerError);
 }
 
 #[tokio::test]
-async fn a_page_of_a_proxy_is_not_cloudwatch() {
-    let html = "<html><body>Please log in</body></html>";
-    for status in [
-        "200 OK",
-        "302 Found",
-        "403 Forbidden",
-        "407 Proxy Authentication Required",
-    ] {
-        let (page, _stub) = publish(answer(status, "Content-Type: text/html\r\n", html)).await;
-        assert_eq!(class(&page), Class::NotCloudWatch, "{status}");
-    }
-    let xml = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
-    let (page, _stub) = publish(answer("403 Forbidden", "Content-Type: text/xml\r\n", xml)).await;
-    assert_eq!(class(&page), Class::NotCloudWatch);
+async fn a_refused_datum_is_poison_and_a_request_can_be_too_large() {
+    let fake = cloudwatch();
+    let metric = "disk_used_percent".into();
+    fake.play([Rule::always(Play::NamedPoison { metric })]);
+    let answer = publish(&fake.url()).await;
+    let Fate::Poison { members, what, .. } = &answer.fate else {
+        panic!("{:?}", answer.fate);
+    };
+    assert_eq!(members, &[1, 2, 3]);
+    assert!(what.contains("InvalidParameterValue: The "), "{what}");
+    fake.play([Rule::always(Play::TooLarge)]);
+    let answer = publish(&fake.url()).await;
+    assert!(matches!(answer.fate, Fate::TooLarge(_)), "{:?}", answer.fate);
 }
 
 #[tokio::test]
 async fn c10_the_date_of_any_answer_gives_the_skew() {
-    let hour_ahead = clock::wall_now() + Duration::from_hours(1);
-    let seconds = i64::try_from(hour_ahead.as_secs()).unwrap();
-    let date = DateTime::from_secs(seconds)
-        .fmt(DateTimeFormat::HttpDate)
-        .unwrap();
-    let headers = format!("Date: {date}\r\nsmithy-protocol: rpc-v2-cbor\r\n");
-    for status in ["200 OK", "503 Service Unavailable"] {
-        let (answer, _stub) = publish(answer(status, &headers, "")).await;
-        let skew = answer.clock_skew_seconds.unwrap();
+    let date = http_date(SystemTime::now() + Duration::from_hours(1));
+    for status in [200, 503] {
+        let (server, _) = canned(from_aws(status).header("date", date.as_str()));
+        let skew = publish(&server.url()).await.clock_skew_seconds.unwrap();
         assert!((skew - 3600.0).abs() < 5.0, "{skew}");
     }
     // Whoever is not AWS, or keeps answers in a cache, says nothing about the time.
-    for headers in [format!("Date: {date}\r\n"), format!("{headers}Age: 60\r\n")] {
-        let (answer, _stub) = publish(answer("200 OK", &headers, "")).await;
-        assert_eq!(answer.clock_skew_seconds, None, "{headers}");
+    for answer in [Response::empty(200), from_aws(200).header("age", "60")] {
+        let (server, _) = canned(answer.clone().header("date", date.as_str()));
+        let skew = publish(&server.url()).await.clock_skew_seconds;
+        assert_eq!(skew, None, "{answer:?}");
     }
 }
 
 #[tokio::test]
-async fn c03_a_connection_that_breaks_or_is_refused_is_unreachable() {
-    let (broken, _stub) = publish(Script::Close).await;
-    assert_eq!(class(&broken), Class::Unreachable);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let refused = publisher(free, keys()).publish(&data(1, 1, false)).await.unwrap();
-    let Fate::Failed(failure) = &refused.fate else {
-        panic!("{:?}", refused.fate);
-    };
+async fn an_endpoint_that_refuses_connections_is_named() {
+    let fake = cloudwatch();
+    fake.play(Script {
+        rules: Vec::new(),
+        refuse: vec![(Duration::ZERO, None)],
+    });
+    let answer = publish(&fake.url()).await;
+    let failure = failure(&answer);
     assert_eq!(failure.class, Class::Unreachable);
-    let named = format!("CloudWatch cannot be reached: {free}: ");
+    let host = fake.url().replace("http://", "");
+    let named = format!("CloudWatch cannot be reached: {host}: ");
     assert!(failure.what.starts_with(&named), "{}", failure.what);
 }
 
@@ -334,12 +261,12 @@ fn the_host_of_an_endpoint_is_named_without_its_password() {
 
 #[tokio::test]
 async fn c13_missing_credentials_are_no_network_fault() {
-    let stub = Stub::start(vec![]);
-    let mut publisher = publisher(stub.address, SharedCredentialsProvider::new(NoCredentials));
+    let (fake, imds) = (cloudwatch(), FakeImds::start().unwrap());
+    imds.vanish(None);
+    let mut publisher = publisher(&fake.url(), SharedCredentialsProvider::new(NoCredentials));
+    publisher.imds = Imds::at(&imds.url());
     let answer = publisher.publish(&data(1, 1, false)).await.unwrap();
-    let Fate::Failed(failure) = &answer.fate else {
-        panic!("{:?}", answer.fate);
-    };
+    let failure = failure(&answer);
     assert_eq!(failure.class, Class::NoCredentials);
     assert!(
         failure
@@ -348,7 +275,7 @@ async fn c13_missing_credentials_are_no_network_fault() {
         "{}",
         failure.what
     );
-    assert_eq!(answer.traffic.requests, 0);
+    assert_eq!((fake.attempts().len(), answer.traffic.requests), (0, 0));
     assert!(
         publisher.client.is_none(),
         "the next attempt asks the metadata service with a new token"
@@ -356,33 +283,9 @@ async fn c13_missing_credentials_are_no_network_fault() {
 }
 
 #[tokio::test]
-async fn c18_an_endpoint_that_never_answers_is_cut_off() {
-    // Accepts (the backlog of the listener does) and never reads.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let begun = std::time::Instant::now();
-    let mut publisher = publisher(listener.local_addr().unwrap(), keys());
-    let answer = publisher.publish(&data(1, 1, false)).await.unwrap();
-    assert_eq!(class(&answer), Class::TimedOut);
-    let took = begun.elapsed();
-    assert!(
-        took >= ATTEMPT_TIMEOUT && took < ATTEMPT_TIMEOUT + CONNECT_TIMEOUT,
-        "{took:?}"
-    );
-}
-
-#[tokio::test]
 async fn an_endpoint_that_is_no_url_is_named_and_the_request_is_not_printed() {
-    let (_, identity) = watch::channel(IdentityStatus::default());
-    let settings = CloudWatchSettings {
-        region: Some("eu-west-1".into()),
-        endpoint_url: Some("http://[::1".into()),
-    };
-    let mut publisher = CloudWatchPublisher::new(settings, identity, Imds::new());
-    publisher.client = Some(publisher.connect(&sdk_config(&publisher, keys())));
-    let answer = publisher.publish(&data(1, 1, false)).await.unwrap();
-    let Fate::Failed(failure) = &answer.fate else {
-        panic!("{:?}", answer.fate);
-    };
+    let answer = publish("http://[::1").await;
+    let failure = failure(&answer);
     assert_eq!(failure.class, Class::Misconfigured);
     assert!(failure.what.contains("http://[::1"), "{}", failure.what);
     assert!(!failure.what.contains("MetricData"), "{}", failure.what);
@@ -390,15 +293,16 @@ async fn an_endpoint_that_is_no_url_is_named_and_the_request_is_not_printed() {
 
 #[tokio::test]
 async fn c13_credentials_that_are_refused_are_asked_for_anew() {
-    for (code, anew) in [
-        ("ExpiredToken", true),
-        ("InvalidClientTokenId", true),
-        ("AccessDenied", true),
-        ("Throttling", false),
+    for (play, anew) in [
+        (Play::ExpiredToken, true),
+        (Play::InvalidClientToken, true),
+        (Play::AccessDenied, true),
+        (Play::Throttle, false),
     ] {
-        let stub = Stub::start(vec![refused("403 Forbidden", code)]);
-        let mut publisher = publisher(stub.address, keys());
+        let fake = cloudwatch();
+        fake.play([Rule::always(play.clone())]);
+        let mut publisher = publisher(&fake.url(), keys());
         publisher.publish(&data(1, 1, false)).await.unwrap();
-        assert_eq!(publisher.client.is_none(), anew, "{code}");
+        assert_eq!(publisher.client.is_none(), anew, "{play:?}");
     }
 }
