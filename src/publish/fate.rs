@@ -17,6 +17,13 @@ const SIGNATURE_SKEW_SECONDS: f64 = 240.0;
 /// How much of a foreign message is kept.
 const LONGEST_MESSAGE: usize = 300;
 
+/// How rustls begins the text of every certificate that it refuses. Its error type is the SDK's affair, not ours.
+const BAD_CERTIFICATE: &str = "invalid peer certificate";
+
+/// The client reads the authorities once, at its first connection: hence the restart.
+const MEND_CERTIFICATE: &str = "look at the node's clock and at who answers in the endpoint's name; an authority of your own, as that of a \
+     proxy that opens TLS, belongs into the system's CA bundle or SSL_CERT_FILE: then restart the agent";
+
 /// What happened to one request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -98,7 +105,11 @@ pub fn judge(outcome: &Outcome) -> Fate {
         Outcome::Unreachable(why) => failed(
             Class::Unreachable,
             format!("CloudWatch cannot be reached: {}", shortened(why)),
-            "look at the network, name resolution, HTTPS_PROXY, node.region and publish.endpoint_url",
+            if why.contains(BAD_CERTIFICATE) {
+                MEND_CERTIFICATE
+            } else {
+                "look at the network, name resolution, HTTPS_PROXY, node.region and publish.endpoint_url"
+            },
         ),
         Outcome::TimedOut(why) => failed(
             Class::TimedOut,

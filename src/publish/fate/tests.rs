@@ -74,6 +74,21 @@ fn what_never_was_an_answer_has_its_class() {
 }
 
 #[test]
+fn a_certificate_that_is_refused_sends_nobody_to_the_network() {
+    let mend = |why: &str| failure(&Outcome::Unreachable(why.into())).mend;
+    let certificate = mend("monitoring.eu-west-1.amazonaws.com: invalid peer certificate: UnknownIssuer");
+    assert!(
+        certificate.contains("SSL_CERT_FILE") && certificate.contains("clock"),
+        "{certificate}"
+    );
+    let network = mend("monitoring.eu-west-1.amazonaws.com: Connection refused (os error 111)");
+    assert!(
+        network.contains("network") && !network.contains("SSL_CERT_FILE"),
+        "{network}"
+    );
+}
+
+#[test]
 fn accepted_is_what_aws_itself_accepts() {
     let accepted = Outcome::Answered(Reply {
         status: 200,
