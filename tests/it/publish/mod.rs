@@ -6,6 +6,7 @@
 //! * `hangs`: answers that do not come, or do not end;
 //! * `stop`: the end of the agent;
 //! * `input`: endpoints, regions and clocks that are wrong;
+//! * `tls`: certificates, and a proxy;
 //! * `scene`: the node that publishes, and how what arrived is compared with what was sampled.
 
 mod faults;
@@ -15,3 +16,4 @@ mod permission;
 mod refusals;
 pub(crate) mod scene;
 mod stop;
+mod tls;
