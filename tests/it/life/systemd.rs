@@ -3,8 +3,11 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
+use fake_cloudwatch::{FakeCloudWatch, Fate, Rule};
+
 use super::scene::{ONE_GPU, STOP, has_ended};
 use crate::harness::{Node, PATIENCE, datums, wait_for};
+use crate::publish::scene::node;
 
 #[test]
 fn systemd_is_told_ready_then_fed_then_told_stopping() {
@@ -71,6 +74,59 @@ fn it_is_ready_although_nvml_hangs_and_stops_in_time() {
 }
 
 #[test]
+fn the_status_line_carries_a_ledger_that_adds_up_and_names_what_fails() {
+    let fake = FakeCloudWatch::start().unwrap();
+    fake.play([Rule::always(Fate::Throttle)]);
+    let node = node(&fake);
+    let systemd = Systemd::on(&node);
+    let node = systemd.supervises(node);
+    let agent = node.start_unseen();
+
+    let failing = systemd.status_line(|line| line.contains("(throttled)"));
+    assert!(
+        failing.starts_with("GPUs off; cloudwatch: no window yet (throttled); samples: "),
+        "{failing}"
+    );
+    assert!(
+        failing.ends_with(": gpushare status"),
+        "what to do stands there: {failing}"
+    );
+    let [_, published, pending, dropped] = ledger(&failing);
+    assert!(published == 0 && pending > 0 && dropped == 0, "{failing}");
+
+    fake.play([]);
+    let well = systemd.status_line(|line| line.contains("cloudwatch: last window "));
+    assert!(!well.contains("throttled"), "{well}");
+    let [collected, published, _, dropped] = ledger(&well);
+    assert!(
+        collected > ledger(&failing)[0] && published > 0 && dropped == 0,
+        "{well}"
+    );
+    assert_eq!(agent.terminate().status.code(), Some(0));
+}
+
+/// Collected, published, pending and dropped samples of a status line, which add up.
+#[track_caller]
+fn ledger(line: &str) -> [u64; 4] {
+    let account = line.split("; ").find_map(|part| part.strip_prefix("samples: "));
+    let account = account.unwrap_or_else(|| panic!("no ledger: {line}"));
+    let words: Vec<&str> = account.split(' ').collect();
+    let ["=", "+", "+"] = [words[2], words[5], words[8]] else {
+        panic!("no sum: {account}");
+    };
+    let names = [words[1], words[4], words[7], words[10]];
+    assert_eq!(
+        names,
+        ["collected", "published", "pending", "dropped"],
+        "{account}"
+    );
+    let numbers = [words[0], words[3], words[6], words[9]].map(|word| word.parse().unwrap());
+    let [collected, published, pending, dropped] = numbers;
+    assert_eq!(collected, published + pending + dropped, "{account}");
+    numbers
+}
+
+#[test]
 fn a_watchdog_of_zero_is_none() {
     let node = Node::new("")
         .with("gpu.enabled", "false")
@@ -104,6 +160,19 @@ impl Systemd {
             .unwrap()
             .trim_end()
             .to_owned()
+    }
+
+    /// The next status line that is as wanted.
+    fn status_line(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let begun = Instant::now();
+        loop {
+            let said = self.next();
+            let lines = said.lines().filter_map(|line| line.strip_prefix("STATUS="));
+            if let Some(line) = lines.into_iter().find(|line| wanted(line)) {
+                return line.to_owned();
+            }
+            assert!(begun.elapsed() < PATIENCE, "last said: {said}");
+        }
     }
 
     /// The next message that holds this line.

@@ -17,7 +17,7 @@ use crate::life::scene::NO_GPUS;
 pub(super) const STOP: Duration = Duration::from_secs(10);
 
 /// A node without GPUs that publishes to `fake` and tries again within a second after its first two failures.
-pub(super) fn node(fake: &FakeCloudWatch) -> Node {
+pub(crate) fn node(fake: &FakeCloudWatch) -> Node {
     let node = Node::new(NO_GPUS).with("gpu.enabled", "false");
     publishing(node, fake)
 }
