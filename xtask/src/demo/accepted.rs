@@ -1,9 +1,11 @@
 //! What CloudWatch accepted, put together by window.
 //!
 //! A window may come in several requests, and a request may be looked at between two of them: parts are joined by
-//! the time stamp of their data.
+//! the time stamp of their data. A request that was accepted and lost its answer is sent again: what it brings is
+//! shown twice, as CloudWatch has it twice, and counted once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, SystemTime};
 
 use fake_cloudwatch::{AcceptedDatum, Attempt, FakeCloudWatch};
@@ -54,8 +56,13 @@ pub(super) struct Accepted {
     windows: Vec<Window>,
     /// Starts of all windows so far.
     starts: BTreeSet<SystemTime>,
+    /// Every datum so far, by its hash: the data of a long demo need not stay in memory.
+    known: HashSet<u64>,
     pub(super) datums: usize,
+    /// Samples of the datums that came for the first time.
     pub(super) samples: f64,
+    /// Samples of those that had come before.
+    pub(super) repeated: f64,
 }
 
 impl Accepted {
@@ -65,8 +72,10 @@ impl Accepted {
             interval,
             windows: Vec::new(),
             starts: BTreeSet::new(),
+            known: HashSet::new(),
             datums: 0,
             samples: 0.0,
+            repeated: 0.0,
         }
     }
 
@@ -78,7 +87,14 @@ impl Accepted {
 
     fn take(&mut self, datums: Vec<AcceptedDatum>, attempts: &[Attempt]) -> Vec<Window> {
         self.datums += datums.len();
-        self.samples += samples(&datums);
+        for datum in &datums {
+            let samples: f64 = datum.counts.iter().sum();
+            if self.known.insert(hash(datum)) {
+                self.samples += samples;
+            } else {
+                self.repeated += samples;
+            }
+        }
         let mut arrived: BTreeMap<SystemTime, Vec<AcceptedDatum>> = BTreeMap::new();
         for datum in datums {
             arrived.entry(datum.key.timestamp).or_default().push(datum);
@@ -139,6 +155,15 @@ impl Accepted {
     }
 }
 
+/// Of series, window and values: two datums of one window, as those of more than 150 values, share no value.
+fn hash(datum: &AcceptedDatum) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    datum.key.hash(&mut hasher);
+    let numbers = datum.values.iter().chain(&datum.counts);
+    numbers.for_each(|number| number.to_bits().hash(&mut hasher));
+    hasher.finish()
+}
+
 fn samples(datums: &[AcceptedDatum]) -> f64 {
     datums.iter().flat_map(|datum| &datum.counts).sum()
 }
@@ -194,7 +219,9 @@ pub(super) mod tests {
     fn parts_of_a_window_are_joined_and_counted_once() {
         let mut accepted = Accepted::new(TEN);
         assert!(accepted.take(Vec::new(), &[]).is_empty() && accepted.newest().is_none());
-        accepted.take(vec![at(0, 12, 0)], &[]);
+        let mut other = at(0, 12, 0);
+        other.key.series.metric = "other".to_owned();
+        accepted.take(vec![other], &[]);
         let fresh = accepted.take(vec![at(0, 13, 1), at(10, 21, 2)], &[]);
         assert_eq!(starts(&fresh), [0, 10]);
         let times = [fresh[0].end, fresh[0].arrived];
@@ -204,8 +231,23 @@ pub(super) mod tests {
         );
         assert_eq!((fresh[0].datums.len(), accepted.datums), (2, 3));
         assert_eq!((fresh[0].samples(), accepted.samples), (12.0, 18.0));
-        assert_eq!(accepted.count(), 2);
+        assert_eq!((accepted.count(), accepted.repeated), (2, 0.0));
         assert_eq!(starts(&[accepted.fullest().unwrap().clone()]), [0]);
+    }
+
+    #[test]
+    fn what_is_sent_again_counts_once_and_what_only_looks_alike_does_not() {
+        let mut accepted = Accepted::new(TEN);
+        accepted.take(vec![at(0, 12, 0), at(10, 22, 1)], &[]);
+        let again = accepted.take(vec![at(0, 13, 2)], &[]);
+        assert_eq!((accepted.samples, accepted.repeated), (12.0, 6.0));
+        assert_eq!((again[0].samples(), accepted.datums), (12.0, 3), "both are shown");
+        // The rest of a series with more values than a datum takes, and another count of the same values.
+        let (mut rest, mut counts) = (at(0, 13, 3), at(0, 13, 3));
+        rest.values = vec![4.0, 5.0, 6.0];
+        counts.counts = vec![1.0, 1.0, 1.0];
+        accepted.take(vec![rest, counts], &[]);
+        assert_eq!((accepted.samples, accepted.repeated), (21.0, 6.0));
     }
 
     #[test]

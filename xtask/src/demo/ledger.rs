@@ -54,8 +54,9 @@ impl Ledger {
         })
     }
 
-    /// Both sides of the account, once the agent has ended well and nothing may be on its way any more.
-    pub(super) fn compare(&self, in_cloudwatch: f64) -> anyhow::Result<String> {
+    /// Both sides of the account, once the agent has ended well and nothing may be on its way any more. What arrived
+    /// again is no help to what is missing: it is told apart.
+    pub(super) fn compare(&self, in_cloudwatch: f64, repeated: f64) -> anyhow::Result<String> {
         let Self {
             collected,
             accepted,
@@ -79,6 +80,13 @@ impl Ledger {
             "{:10}{in_cloudwatch} in CloudWatch after it = those {owed} + {beyond} sampled until the end",
             ""
         );
+        if repeated > 0.0 {
+            let _ = writeln!(
+                text,
+                "{:10}{repeated} came again, and are counted once: the connection was cut after they were accepted",
+                ""
+            );
+        }
         Ok(text)
     }
 }
@@ -93,17 +101,24 @@ mod tests {
     #[test]
     fn nothing_is_missing_or_it_is_said() {
         let ledger = Ledger::parse(STATUS).unwrap();
-        let text = ledger.compare(99.0).unwrap();
+        let text = ledger.compare(99.0, 0.0).unwrap();
         assert!(
             text.contains("100 collected = 45 accepted + 40 in the open window")
                 && text.contains("+ 10 waiting + 5 dropped")
                 && text.contains("99 in CloudWatch after it = those 95 + 4 sampled until the end"),
             "{text}"
         );
-        let error = ledger.compare(94.0).unwrap_err().to_string();
+        let error = ledger.compare(94.0, 30.0).unwrap_err().to_string();
         assert!(
             error.ends_with("CloudWatch has only 94: 1 are missing"),
             "{error}"
+        );
+        assert!(!text.contains("again"), "{text}");
+        let text = ledger.compare(99.0, 30.0).unwrap();
+        assert!(
+            text.contains("99 in CloudWatch after it")
+                && text.contains(" 30 came again, and are counted once: "),
+            "{text}"
         );
     }
 

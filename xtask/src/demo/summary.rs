@@ -68,7 +68,7 @@ pub(super) fn judge(
     );
     ensure!(answers > 0, "`gpushare status` never answered:\n{}", log());
     ensure!(accepted.count() > 0, "no window was accepted:\n{}", log());
-    print!("{}", ledger.compare(accepted.samples)?);
+    print!("{}", ledger.compare(accepted.samples, accepted.repeated)?);
     let verdict = if stopped.took <= STOP_BUDGET {
         "within"
     } else {
