@@ -42,6 +42,7 @@ Usage: cargo xtask COMMAND [OPTIONS]
            --minutes N     length of one steady run (default 10)
            --runs N        number of steady runs (default 3)
            --pushes N      number of publishes watched in time-lapse, 6 s each (default 60)
+           --outage N      length of the outage in windows of 6 s (default 75: more than are kept)
 ";
 
 /// sysexits.h `EX_USAGE`, as the agent itself uses it.

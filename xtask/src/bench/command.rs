@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::machine::Machine;
 use super::report::{Figures, render};
 use super::subject::{Node, Subject};
-use super::{pushes, ready, steady, tick, traffic};
+use super::{outage, pushes, ready, steady, tick, traffic};
 use crate::agent::{ALL_GROUPS, Interrupt};
 use crate::args::{Args, UsageError};
 use crate::workspace::{Workspace, succeed};
@@ -17,6 +17,7 @@ pub(crate) struct Options {
     pub(super) minutes: u64,
     pub(super) runs: usize,
     pub(super) pushes: usize,
+    pub(super) outage: usize,
 }
 
 impl Options {
@@ -25,6 +26,7 @@ impl Options {
             minutes: args.count("--minutes")?.unwrap_or(10),
             runs: args.count("--runs")?.unwrap_or(3),
             pushes: usize::from(args.count::<u16>("--pushes")?.unwrap_or(60)),
+            outage: usize::from(args.count::<u16>("--outage")?.unwrap_or(75)),
         };
         args.finish()?;
         Ok(options)
@@ -67,6 +69,7 @@ fn measure(workspace: &Workspace, options: Options) -> anyhow::Result<Figures> {
             ready_ms: ready::run(&subject, &interrupt)?,
             traffic: traffic::run(workspace, &interrupt)?,
             pushes: pushes::run(workspace, options.pushes, &interrupt)?,
+            outage: outage::run(workspace, options.outage, &interrupt)?,
             steady: steady::run(&subject, options, &interrupt)?,
         })
     };

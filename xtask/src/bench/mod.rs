@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: what the agent costs, measured from outside on the release build.
 //!
 //! Job: size of the binary, time from exec to READY, cost of one tick, memory and CPU in steady state at 8 simulated
-//! GPUs; requests, bytes and the bill at 1, 4 and 8; memory and CPU over many publishes. Written to docs/benchmarks.md
+//! GPUs; requests, bytes and the bill at 1, 4 and 8; memory and CPU over many publishes; memory in an outage. Written to docs/benchmarks.md
 //! beside the budgets, with the machine, the commit and the command.
 //! Invariants: every figure comes from this run on this machine, save those that are named as another's; figures of
 //! several runs are the median with the least and the greatest; a measurement that fails ends the command, and the
@@ -11,6 +11,7 @@
 mod command;
 mod cost;
 mod machine;
+mod outage;
 mod publishing;
 mod pushes;
 mod ready;

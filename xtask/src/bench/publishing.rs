@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::cost::{Bill, two_daemons};
-use super::pushes::{Memory, Pushes};
-use super::report::{MIB, median, sorted};
+use super::outage::Outage;
+use super::pushes::{Memory, Pushes, WINDOW};
+use super::report::{MIB, PSS_BUDGET, RSS_BUDGET, median, sorted};
 use super::traffic::{MINUTES, Traffic};
 
 /// A program that does nothing but push, built with the same SDK: name, MB of the stripped binary,
@@ -112,6 +113,45 @@ pub(super) fn pushes(pushes: &Pushes) -> String {
     text
 }
 
+pub(super) fn outage(outage: &Outage) -> String {
+    let Outage {
+        windows,
+        kept_windows,
+        kept_samples,
+        before,
+        full,
+        after,
+        peak_rss_bytes,
+    } = outage;
+    let mut text = format!(
+        "\n## An outage\n\nThe node of the publishes above, while CloudWatch refuses connections for {windows} windows of {} s. \
+         Of these, {kept_windows} with {kept_samples:.0}\nsamples arrived afterwards: what the agent kept in memory. Older ones had \
+         given way where there were more.\n\n\
+         | Memory, MiB | Before | At the end of the outage | Greatest | Backlog gone | Budget | |\n|---|---|---|---|---|---|---|\n",
+        WINDOW.as_secs()
+    );
+    let mut row = |name: &str, of: fn(&Memory) -> u64, peak_bytes: u64, budget: f64| {
+        let [before, full, after] = [before, full, after].map(|memory| mib(of(memory)));
+        let greatest = mib(peak_bytes).max(before).max(full).max(after);
+        let verdict = if greatest <= budget { "met" } else { "missed" };
+        let _ = writeln!(
+            text,
+            "| {name} | {before:.1} | {full:.1} | {greatest:.1} | {after:.1} | <= {budget} MiB | {verdict} |"
+        );
+    };
+    row("all processes (Pss)", |memory| memory.pss_bytes, 0, PSS_BUDGET);
+    row(
+        "agent (Rss)",
+        |memory| memory.rss_bytes,
+        *peak_rss_bytes,
+        RSS_BUDGET,
+    );
+    text.push_str(
+        "\nThe greatest Rss is the kernel's high-water mark; that of Pss is the greatest of the three.\n",
+    );
+    text
+}
+
 pub(super) fn sizes(binary_bytes: u64, rss_mib: f64, pss_mib: f64) -> String {
     let mut text = "\n## Size beside the SDK alone\n\nThe probes are a program that only pushes 64 datums of 60 values twice over \
          TLS and then idles, measured once on a\n2-core x86-64 machine; gpushare is the whole agent with its NVML \
@@ -197,6 +237,35 @@ mod tests {
             "{text}"
         );
         assert_eq!(pushes(&Pushes::default()), "");
+    }
+
+    #[test]
+    fn an_outage_is_judged_by_its_greatest_figure() {
+        let memory = |pss: u64, rss: u64| Memory {
+            pss_bytes: pss << 20,
+            rss_bytes: rss << 20,
+        };
+        let figures = Outage {
+            windows: 75,
+            kept_windows: 69,
+            kept_samples: 596_160.0,
+            before: memory(9, 8),
+            full: memory(24, 13),
+            after: memory(12, 11),
+            peak_rss_bytes: 15 << 20,
+        };
+        let text = outage(&figures);
+        assert_lines(
+            &text,
+            &[
+                "| all processes (Pss) | 9.0 | 24.0 | 24.0 | 12.0 | <= 24 MiB | met |",
+                "| agent (Rss) | 8.0 | 13.0 | 15.0 | 11.0 | <= 14 MiB | missed |",
+            ],
+        );
+        assert!(
+            text.contains("for 75 windows of 6 s. Of these, 69 with 596160\nsamples arrived afterwards"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::agent::procfs::Process;
 use crate::agent::{ALL_GROUPS, Agent, Interrupt};
 use crate::workspace::Workspace;
 
-const WINDOW: Duration = Duration::from_secs(6);
+pub(super) const WINDOW: Duration = Duration::from_secs(6);
 /// How often the kernel is asked for the agent's CPU time.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Before and after the arrival of a request: what is done for it lies within.
@@ -51,14 +51,7 @@ pub(super) fn run(workspace: &Workspace, pushes: usize, interrupt: &Interrupt) -
         "memory and CPU over {pushes} publishes, one every {} s",
         WINDOW.as_secs()
     );
-    let node = Node {
-        instance_type: "p5.48xlarge",
-        sample_interval: "100ms",
-        publish_interval: "6s",
-        groups: ALL_GROUPS,
-        ring_hz: Some(60),
-    };
-    let subject = Subject::set(workspace, &node)?;
+    let subject = Subject::set(workspace, &time_lapse())?;
     let (mut agent, _) = ready::start(&subject)?;
     let measured = watch(&subject.cloud.cloudwatch, &mut agent, pushes, interrupt);
     let measured =
@@ -70,6 +63,17 @@ pub(super) fn run(workspace: &Workspace, pushes: usize, interrupt: &Interrupt) -
         stopped.status
     );
     Ok(measured)
+}
+
+/// The node whose minutes take 6 s.
+pub(super) fn time_lapse() -> Node<'static> {
+    Node {
+        instance_type: "p5.48xlarge",
+        sample_interval: "100ms",
+        publish_interval: "6s",
+        groups: ALL_GROUPS,
+        ring_hz: Some(60),
+    }
 }
 
 /// The agent's CPU time at instants.
@@ -110,7 +114,7 @@ fn watch(
     summed(cloudwatch, &course, &memory, process)
 }
 
-fn memory_of(agent: Process) -> anyhow::Result<Memory> {
+pub(super) fn memory_of(agent: Process) -> anyhow::Result<Memory> {
     let mut pss_bytes = 0;
     for process in family(agent) {
         pss_bytes += process.memory()?.pss_bytes;
