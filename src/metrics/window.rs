@@ -88,6 +88,20 @@ impl ClosedWindow {
             .map(|(_, distribution)| distribution.samples())
             .sum()
     }
+
+    /// About how much memory the window takes, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        /// Of a series: its labels, and what the allocator adds to two small blocks.
+        const LABELS: usize = 64;
+        let series = self.series.len() * (size_of::<(Series, Distribution)>() + LABELS);
+        let values: usize = self
+            .series
+            .iter()
+            .map(|(_, distribution)| distribution.counts.len())
+            .sum();
+        series + values * size_of::<(f64, u32)>()
+    }
 }
 
 /// Why samples were given up.
@@ -173,6 +187,10 @@ impl Window {
     fn close(self) -> Option<ClosedWindow> {
         let mut series: Vec<_> = self.series.into_iter().collect();
         series.sort_by(|a, b| a.0.cmp(&b.0));
+        for (_, distribution) in &mut series {
+            // It may wait for hours.
+            distribution.counts.shrink_to_fit();
+        }
         (!series.is_empty()).then_some(ClosedWindow {
             start: self.start,
             series,

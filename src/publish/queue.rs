@@ -1,6 +1,6 @@
 //! Closed windows in memory: the store without a disk.
 //!
-//! It is bounded, by windows and by the samples in them: when it is full the oldest window goes, and its samples are
+//! It is bounded, by windows and by their bytes: when it is full the oldest window goes, and its samples are
 //! counted as dropped, because the newest minute is the one that somebody is looking at. One that is being published
 //! stays, because it may arrive: no sample is counted both as accepted and as dropped.
 
@@ -21,9 +21,8 @@ const HOUR: Duration = Duration::from_hours(1);
 /// However long a window is, this many wait.
 const FEWEST: usize = 60;
 
-/// Samples in all windows together. A sample whose value is like no other takes 16 bytes: 10 MB at the most. An hour
-/// of 8 GPUs, sampled every second, has 400,000.
-const MAX_SAMPLES: u64 = 600_000;
+/// Of all windows together. An hour of 8 GPUs, sampled every second, takes about half of it.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// A queue that stays full is logged again after this time.
 const LOG_AGAIN: Duration = Duration::from_mins(10);
@@ -32,7 +31,7 @@ const LOG_AGAIN: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub struct Queue {
     capacity: usize,
-    max_samples: u64,
+    max_bytes: usize,
     state: Mutex<State>,
     pushed: Notify,
 }
@@ -42,8 +41,8 @@ struct State {
     next: u64,
     /// In the order of their ids.
     entries: VecDeque<Entry>,
-    /// Samples in all entries, those included that have arrived already.
-    samples_held: u64,
+    /// Of all entries.
+    bytes: usize,
     /// Without what is read off the entries.
     tally: Tally,
     /// Samples lost since that was logged, and when.
@@ -62,7 +61,7 @@ impl Queue {
     /// An empty queue for `capacity` windows.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self::bounded(capacity, MAX_SAMPLES)
+        Self::bounded(capacity, MAX_BYTES)
     }
 
     /// An empty queue for an hour of windows of this length.
@@ -72,17 +71,17 @@ impl Queue {
         Self::new(usize::try_from(windows).unwrap_or(FEWEST).max(FEWEST))
     }
 
-    fn bounded(capacity: usize, max_samples: u64) -> Self {
+    fn bounded(capacity: usize, max_bytes: usize) -> Self {
         Self {
             capacity: capacity.max(1),
-            max_samples,
+            max_bytes,
             state: Mutex::default(),
             pushed: Notify::new(),
         }
     }
 
     fn has_room(&self, state: &State, window: &ClosedWindow) -> bool {
-        state.entries.len() < self.capacity && state.samples_held + window.samples() <= self.max_samples
+        state.entries.len() < self.capacity && state.bytes + window.bytes() <= self.max_bytes
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -98,7 +97,7 @@ impl Store for Queue {
         while !self.has_room(&state, &window)
             && let Some(lost) = state.take_oldest_unheld()
         {
-            state.samples_held -= lost.waiting.window.samples();
+            state.bytes -= lost.waiting.window.bytes();
             state.give_up(DropReason::QueueFull, lost.open);
             state.log_lost(lost.open);
         }
@@ -106,7 +105,7 @@ impl Store for Queue {
         state.next += 1;
         let open = window.samples();
         state.tally.samples += open;
-        state.samples_held += open;
+        state.bytes += window.bytes();
         state.entries.push_back(Entry {
             waiting: Waiting {
                 id,
@@ -148,7 +147,7 @@ impl Store for Queue {
         if let Some(at) = state.position(id)
             && let Some(entry) = state.entries.remove(at)
         {
-            state.samples_held -= entry.waiting.window.samples();
+            state.bytes -= entry.waiting.window.bytes();
             state.give_up(leftover, entry.open);
         }
     }
@@ -301,19 +300,20 @@ mod tests {
     }
 
     #[test]
-    fn samples_fill_a_queue_as_well_as_windows_do() {
-        let queue = Queue::bounded(10, 3);
+    fn bytes_fill_a_queue_as_well_as_windows_do() {
+        let queue = Queue::bounded(10, 3 * window(1, 1).bytes());
         for start in 1..=5 {
             queue.push(window(start, 1));
         }
         let tally = balanced(&queue, 5);
         assert_eq!((tally.oldest, tally.samples), (Some(3), 3));
         let held = queue.oldest().unwrap();
-        queue.push(window(6, 4));
-        let tally = balanced(&queue, 9);
+        // Distinct values take room, repeated ones do not.
+        queue.push(window(6, 100));
+        let tally = balanced(&queue, 105);
         assert_eq!(
             (tally.windows, tally.samples),
-            (2, 5),
+            (2, 101),
             "all have gone but the one in flight, and the newest is there"
         );
         drop(held);

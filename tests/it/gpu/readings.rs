@@ -330,7 +330,7 @@ fn a_long_interval_empties_the_ring_every_second_and_reads_all_else_at_its_own_p
         .with("sample.interval", "\"1m\"")
         .with("publish.interval", "\"1m\"");
     let agent = node.start();
-    wait_for(|| (calls_of(&node.nvml_calls(), "nvmlDeviceGetSamples").len() >= 8).then_some(()))
+    wait_for(|| (calls_of(&node.nvml_calls(), "nvmlDeviceGetSamples").len() >= 12).then_some(()))
         .expect("the ring is read again and again");
     // Each reading of the ring is two calls: size and samples. Two whole readings only if a minute has passed.
     let whole = calls_of(&node.nvml_calls(), "nvmlDeviceGetMemoryInfo_v2").len();
