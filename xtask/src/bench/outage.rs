@@ -9,9 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, ensure};
 use fake_cloudwatch::{AcceptedDatum, FakeCloudWatch};
 
-use super::pushes::{Memory, WINDOW, memory_of, time_lapse};
-use super::ready;
-use super::subject::Subject;
+use super::pushes::{Memory, WINDOW, in_time_lapse, memory_of};
 use crate::agent::{Agent, Interrupt};
 use crate::workspace::Workspace;
 
@@ -45,18 +43,9 @@ pub(super) fn run(workspace: &Workspace, windows: usize, interrupt: &Interrupt) 
         "memory in an outage of {windows} windows of {} s",
         WINDOW.as_secs()
     );
-    let subject = Subject::set(workspace, &time_lapse())?;
-    let (mut agent, _) = ready::start(&subject)?;
-    let measured = watch(&subject.cloud.cloudwatch, &mut agent, windows, interrupt);
-    let measured =
-        measured.with_context(|| format!("watch the agent; its log is {}", subject.log.display()))?;
-    let stopped = agent.stop()?;
-    ensure!(
-        stopped.status.success(),
-        "the agent ended badly ({})",
-        stopped.status
-    );
-    Ok(measured)
+    in_time_lapse(workspace, |cloudwatch, agent| {
+        watch(cloudwatch, agent, windows, interrupt)
+    })
 }
 
 fn watch(

@@ -51,11 +51,20 @@ pub(super) fn run(workspace: &Workspace, pushes: usize, interrupt: &Interrupt) -
         "memory and CPU over {pushes} publishes, one every {} s",
         WINDOW.as_secs()
     );
+    in_time_lapse(workspace, |cloudwatch, agent| {
+        watch(cloudwatch, agent, pushes, interrupt)
+    })
+}
+
+/// Watches an agent on the node whose minutes take 6 s.
+pub(super) fn in_time_lapse<T>(
+    workspace: &Workspace,
+    watch: impl FnOnce(&FakeCloudWatch, &mut Agent) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let subject = Subject::set(workspace, &time_lapse())?;
     let (mut agent, _) = ready::start(&subject)?;
-    let measured = watch(&subject.cloud.cloudwatch, &mut agent, pushes, interrupt);
-    let measured =
-        measured.with_context(|| format!("watch the agent; its log is {}", subject.log.display()))?;
+    let measured = watch(&subject.cloud.cloudwatch, &mut agent)
+        .with_context(|| format!("watch the agent; its log is {}", subject.log.display()))?;
     let stopped = agent.stop()?;
     ensure!(
         stopped.status.success(),
@@ -65,8 +74,7 @@ pub(super) fn run(workspace: &Workspace, pushes: usize, interrupt: &Interrupt) -
     Ok(measured)
 }
 
-/// The node whose minutes take 6 s.
-pub(super) fn time_lapse() -> Node<'static> {
+fn time_lapse() -> Node<'static> {
     Node {
         instance_type: "p5.48xlarge",
         sample_interval: "100ms",
