@@ -10,6 +10,7 @@
 //! | [`identity`] | who this node is |
 //! | [`gpu`] | the GPUs, read by a child process that may hang |
 //! | [`host`] | processor, memory, swap, disks |
+//! | [`aws_http`] | the HTTP client under every call to AWS |
 //! | [`metrics`] | catalogue, series, windows, the sampler |
 //! | [`publish`] | batches and where they go |
 //! | [`status`] | snapshot, socket, table |
