@@ -190,14 +190,15 @@ impl Sampler {
     }
 
     fn agent_points(&mut self, now: Instants) -> impl Iterator<Item = Point> {
-        let dropped = self.windows.ledger().dropped_total() + self.store.tally().dropped_total();
+        let tally = self.store.tally();
+        let dropped = self.windows.ledger().dropped_total() + tally.dropped_total();
         let since_last_tick = dropped - self.dropped_at_last_tick;
         self.dropped_at_last_tick = dropped;
         let skew = self.published.borrow().skew_now();
         let points = [
             (
                 Metric::PublishBacklogSeconds,
-                Some(self.backlog(now).as_secs_f64()),
+                Some(self.backlog(tally.oldest, now).as_secs_f64()),
             ),
             (Metric::DatapointsDropped, Some(since_last_tick as f64)),
             (Metric::ClockSkewSeconds, skew),
@@ -207,12 +208,8 @@ impl Sampler {
             .filter_map(|(metric, value)| Some((Series::plain(metric), value?)))
     }
 
-    fn backlog(&self, now: Instants) -> Duration {
-        let oldest_end = self
-            .store
-            .tally()
-            .oldest
-            .map(|start| Duration::from_secs(start) + self.settings.publish_interval);
+    fn backlog(&self, oldest: Option<u64>, now: Instants) -> Duration {
+        let oldest_end = oldest.map(|start| Duration::from_secs(start) + self.settings.publish_interval);
         oldest_end.map_or(Duration::ZERO, |end| now.wall.saturating_sub(end))
     }
 
