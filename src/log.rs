@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -19,6 +19,9 @@ pub const LEVEL_VARIABLE: &str = "GPUSHARE_LOG";
 
 /// The level where the variable says nothing, or nothing that makes sense.
 const DEFAULT_LEVEL: Level = Level::INFO;
+
+/// What lasts is logged again after this time.
+const LOG_AGAIN: Duration = Duration::from_mins(10);
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -101,6 +104,23 @@ pub fn init(format: Format) {
             error,
             "{LEVEL_VARIABLE} makes no sense; logging at info"
         );
+    }
+}
+
+/// A line of the log that would repeat itself as long as something lasts.
+#[derive(Debug, Default)]
+pub struct Repeated {
+    logged: Option<Instant>,
+}
+
+impl Repeated {
+    /// Whether it is to be logged now: the first time, and once in ten minutes from then on.
+    pub fn is_due(&mut self) -> bool {
+        let is_due = self.logged.is_none_or(|at| at.elapsed() >= LOG_AGAIN);
+        if is_due {
+            self.logged = Some(Instant::now());
+        }
+        is_due
     }
 }
 

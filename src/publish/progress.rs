@@ -5,16 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::delivery::Delivery;
 use super::plan::{Plan, Planner};
 use super::store::{Store, Waiting, WindowId};
 use super::{Batch, limits};
+use crate::log;
 use crate::metrics::window::DropReason;
-
-/// Windows that are too old are logged again after this time.
-const LOG_AGAIN: Duration = Duration::from_mins(10);
 
 /// The windows that are being published.
 #[derive(Debug)]
@@ -25,7 +22,7 @@ pub struct Progress {
     deliveries: BTreeMap<WindowId, Delivery>,
     /// The plan of the window that was looked at last.
     current: Option<(WindowId, Plan)>,
-    too_old_logged: Option<Instant>,
+    too_old_log: log::Repeated,
 }
 
 /// What an answer has settled.
@@ -50,7 +47,7 @@ impl Progress {
             planner,
             deliveries: BTreeMap::new(),
             current: None,
-            too_old_logged: None,
+            too_old_log: log::Repeated::default(),
         }
     }
 
@@ -104,8 +101,7 @@ impl Progress {
     /// The window is too old: what has not arrived of it is given up.
     pub fn too_old(&mut self, waiting: &Waiting) {
         // After a long outage, or with a clock weeks behind, there are many.
-        if self.too_old_logged.is_none_or(|at| at.elapsed() >= LOG_AGAIN) {
-            self.too_old_logged = Some(Instant::now());
+        if self.too_old_log.is_due() {
             tracing::warn!(
                 start = waiting.window.start,
                 "windows are too old for CloudWatch: given up"

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::store::{Store, Tally, Waiting, WindowId};
+use crate::log;
 use crate::metrics::ClosedWindow;
 use crate::metrics::window::DropReason;
 
@@ -23,9 +24,6 @@ const FEWEST: usize = 60;
 
 /// Of all windows together. An hour of 8 GPUs, sampled every second, takes about half of it.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-
-/// A queue that stays full is logged again after this time.
-const LOG_AGAIN: Duration = Duration::from_mins(10);
 
 /// A bounded queue of windows.
 #[derive(Debug)]
@@ -45,9 +43,9 @@ struct State {
     bytes: usize,
     /// Without what is read off the entries.
     tally: Tally,
-    /// Samples lost since that was logged, and when.
+    /// Samples lost since that was logged.
     lost: u64,
-    logged: Option<Instant>,
+    lost_log: log::Repeated,
 }
 
 #[derive(Debug)]
@@ -193,12 +191,11 @@ impl State {
     /// A line when it begins and every ten minutes while it lasts: each minute of a long outage loses a window.
     fn log_lost(&mut self, samples: u64) {
         self.lost += samples;
-        if self.logged.is_none_or(|at| at.elapsed() >= LOG_AGAIN) {
+        if self.lost_log.is_due() {
             tracing::error!(
                 samples = self.lost,
                 "the queue is full: the oldest windows are lost"
             );
-            self.logged = Some(Instant::now());
             self.lost = 0;
         }
     }

@@ -8,16 +8,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::fate::{Class, Failure};
 use super::server_clock::ServerClock;
 use super::{Answer, Batch};
+use crate::log;
 use crate::metrics::ClosedWindow;
 use crate::metrics::clock;
-
-/// A failure that lasts is logged again after this time.
-const LOG_AGAIN: Duration = Duration::from_mins(10);
 
 /// A clock that is further off puts samples into the wrong minute more often than not.
 pub const CLOCK_SKEW_SECONDS: f64 = 30.0;
@@ -85,11 +82,11 @@ pub struct LastError {
 pub struct Report {
     status: PublishStatus,
     publish: watch::Sender<PublishStatus>,
-    /// When a failure of a class was logged last. An endpoint that flaps does not fill the log.
-    logged: BTreeMap<Class, Instant>,
+    /// By class: an endpoint that flaps does not fill the log.
+    failure_logs: BTreeMap<Class, log::Repeated>,
     /// Whether the log has the failure that lasts.
     failure_logged: bool,
-    refusal_logged: Option<Instant>,
+    refusal_log: log::Repeated,
     skew_logged: bool,
 }
 
@@ -109,9 +106,9 @@ impl Report {
         Self {
             status,
             publish,
-            logged: BTreeMap::new(),
+            failure_logs: BTreeMap::new(),
             failure_logged: false,
-            refusal_logged: None,
+            refusal_log: log::Repeated::default(),
             skew_logged: false,
         }
     }
@@ -218,9 +215,7 @@ impl Report {
             mend: failure.mend.clone(),
             in_a_row,
         });
-        let logged = self.logged.get(&failure.class);
-        if logged.is_none_or(|at| at.elapsed() >= LOG_AGAIN) {
-            self.logged.insert(failure.class, Instant::now());
+        if self.failure_logs.entry(failure.class).or_default().is_due() {
             self.failure_logged = true;
             tracing::warn!(
                 class = failure.class.as_str(),
@@ -235,8 +230,7 @@ impl Report {
     /// CloudWatch refused datums for good.
     pub fn refused(&mut self, what: &str, first: &str, datums: usize) {
         self.status.last_refusal = Some(format!("{what} (first datum given up: {first})"));
-        if self.refusal_logged.is_none_or(|at| at.elapsed() >= LOG_AGAIN) {
-            self.refusal_logged = Some(Instant::now());
+        if self.refusal_log.is_due() {
             tracing::error!(error = what, first, datums, "CloudWatch refuses datums: given up");
         }
         self.show();
