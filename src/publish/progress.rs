@@ -162,8 +162,8 @@ impl Progress {
 
     /// Windows that the store let go need no memory of how far they had got.
     fn forget_lost(&mut self) {
-        match self.store.oldest() {
-            Some(oldest) => self.deliveries = self.deliveries.split_off(&oldest.id),
+        match self.store.oldest_id() {
+            Some(oldest) => self.deliveries = self.deliveries.split_off(&oldest),
             None => self.deliveries.clear(),
         }
     }

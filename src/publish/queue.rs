@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use super::store::{Store, Tally, Waiting, WindowId};
+use super::store::{Next, Store, Tally, Waiting, WindowId};
 use crate::log;
 use crate::metrics::ClosedWindow;
 use crate::metrics::window::DropReason;
@@ -31,7 +31,7 @@ pub struct Queue {
     capacity: usize,
     max_bytes: usize,
     state: Mutex<State>,
-    pushed: Notify,
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ impl Queue {
             capacity: capacity.max(1),
             max_bytes,
             state: Mutex::default(),
-            pushed: Notify::new(),
+            changed: Notify::new(),
         }
     }
 
@@ -112,19 +112,25 @@ impl Store for Queue {
             open,
         });
         drop(state);
-        self.pushed.notify_one();
+        self.changed.notify_one();
     }
 
-    fn newest(&self, except: &BTreeSet<WindowId>) -> Option<Waiting> {
+    fn newest(&self, except: &BTreeSet<WindowId>) -> Next {
         let state = self.lock();
         let mut newest_first = state.entries.iter().rev().map(|entry| &entry.waiting);
         newest_first
             .find(|waiting| !except.contains(&waiting.id))
             .cloned()
+            .into()
     }
 
-    fn oldest(&self) -> Option<Waiting> {
-        self.lock().entries.front().map(|entry| entry.waiting.clone())
+    fn oldest(&self) -> Next {
+        let state = self.lock();
+        state.entries.front().map(|entry| entry.waiting.clone()).into()
+    }
+
+    fn oldest_id(&self) -> Option<WindowId> {
+        self.lock().entries.front().map(|entry| entry.waiting.id)
     }
 
     fn accept(&self, id: WindowId, samples: u64) {
@@ -159,8 +165,8 @@ impl Store for Queue {
         }
     }
 
-    fn pushed(&self) -> Notified<'_> {
-        self.pushed.notified()
+    fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 }
 
@@ -232,7 +238,7 @@ mod tests {
     fn a_window_stays_until_it_is_finished() {
         let queue = Queue::new(2);
         queue.push(window(1, 3));
-        let first = queue.oldest().unwrap();
+        let first = queue.oldest().ready().unwrap();
         queue.accept(first.id, 2);
         assert_eq!(balanced(&queue, 3).samples, 1);
         queue.accept(first.id, 1);
@@ -246,7 +252,7 @@ mod tests {
     fn what_is_left_of_a_finished_window_is_never_forgotten() {
         let queue = Queue::new(2);
         queue.push(window(1, 5));
-        let id = queue.newest(&BTreeSet::new()).unwrap().id;
+        let id = queue.newest(&BTreeSet::new()).ready().unwrap().id;
         queue.accept(id, 1);
         queue.give_up(id, DropReason::Refused, 1);
         queue.finish(id, DropReason::TooOld);
@@ -259,7 +265,7 @@ mod tests {
     fn a_full_queue_lets_the_oldest_go_and_counts_what_did_not_arrive() {
         let queue = Queue::new(2);
         queue.push(window(1, 4));
-        let first = queue.oldest().unwrap().id;
+        let first = queue.oldest().ready().unwrap().id;
         queue.accept(first, 1);
         queue.push(window(2, 1));
         queue.push(window(3, 1));
@@ -281,7 +287,7 @@ mod tests {
     fn what_is_being_published_is_not_let_go_so_that_it_is_counted_once() {
         let queue = Queue::new(2);
         queue.push(window(1, 1));
-        let held = queue.oldest().unwrap();
+        let held = queue.oldest().ready().unwrap();
         for start in 2..=4 {
             queue.push(window(start, 1));
         }
@@ -304,7 +310,7 @@ mod tests {
         }
         let tally = balanced(&queue, 5);
         assert_eq!((tally.oldest, tally.samples), (Some(3), 3));
-        let held = queue.oldest().unwrap();
+        let held = queue.oldest().ready().unwrap();
         // Distinct values take room, repeated ones do not.
         queue.push(window(6, 100));
         let tally = balanced(&queue, 105);
@@ -322,22 +328,22 @@ mod tests {
         queue.push(window(10, 1));
         queue.push(window(5, 1));
         assert_eq!(
-            queue.newest(&BTreeSet::new()).unwrap().window.start,
+            queue.newest(&BTreeSet::new()).ready().unwrap().window.start,
             5,
             "the clock was set back"
         );
-        assert_eq!(queue.oldest().unwrap().window.start, 10);
+        assert_eq!(queue.oldest().ready().unwrap().window.start, 10);
     }
 
     #[tokio::test]
     async fn a_waiting_reader_is_woken_and_no_push_is_missed() {
         let queue = Arc::new(Queue::new(2));
         queue.push(window(8, 1));
-        queue.pushed().await;
+        queue.changed().await;
         let reader = Arc::clone(&queue);
         let waiting = tokio::spawn(async move {
-            reader.pushed().await;
-            reader.newest(&BTreeSet::new()).unwrap().window.start
+            reader.changed().await;
+            reader.newest(&BTreeSet::new()).ready().unwrap().window.start
         });
         tokio::task::yield_now().await;
         queue.push(window(9, 1));

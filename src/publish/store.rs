@@ -28,6 +28,34 @@ pub struct Waiting {
     pub window: Arc<ClosedWindow>,
 }
 
+/// What a look for a window finds.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// This one.
+    Ready(Waiting),
+    /// There is one, and it is on its way to or from the disk: [`Store::changed`] says when it has come.
+    Loading,
+    /// None.
+    Empty,
+}
+
+impl Next {
+    /// The window, if it is at hand.
+    #[must_use]
+    pub fn ready(self) -> Option<Waiting> {
+        match self {
+            Self::Ready(waiting) => Some(waiting),
+            Self::Loading | Self::Empty => None,
+        }
+    }
+}
+
+impl From<Option<Waiting>> for Next {
+    fn from(waiting: Option<Waiting>) -> Self {
+        waiting.map_or(Self::Empty, Self::Ready)
+    }
+}
+
 /// What became of everything that was pushed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -57,10 +85,13 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn push(&self, window: ClosedWindow);
 
     /// The newest window that waits and is not in `except`. It stays until [`Store::finish`].
-    fn newest(&self, except: &BTreeSet<WindowId>) -> Option<Waiting>;
+    fn newest(&self, except: &BTreeSet<WindowId>) -> Next;
 
     /// The oldest window that waits. It stays until [`Store::finish`].
-    fn oldest(&self) -> Option<Waiting>;
+    fn oldest(&self) -> Next;
+
+    /// The name of the oldest window that waits. Every window below it is gone.
+    fn oldest_id(&self) -> Option<WindowId>;
 
     /// Samples of a window have arrived. Of a window that was let go meanwhile they stay counted as dropped: the
     /// ledger errs on the side of loss.
@@ -75,6 +106,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// What became of everything so far.
     fn tally(&self) -> Tally;
 
-    /// Ends after the next push, at once if there was one since it was last waited for. Cancel-safe.
-    fn pushed(&self) -> Notified<'_>;
+    /// Ends when a look for a window may find another answer, after a push for instance; at once if that happened since it
+    /// was last waited for. Cancel-safe, for one waiter.
+    fn changed(&self) -> Notified<'_>;
 }

@@ -21,7 +21,7 @@ use super::plan::{BatchSettings, Planner};
 use super::progress::{Progress, Step};
 use super::report::{PublishStatus, Report};
 use super::retry::{self, Backoff, Pacing, Spacing};
-use super::store::{Store, Waiting, WindowId};
+use super::store::{Next, Store, Waiting, WindowId};
 use super::{Answer, Batch, Publisher, limits};
 use crate::identity::{Identity, IdentityStatus};
 use crate::metrics::clock;
@@ -195,30 +195,33 @@ impl<P: Publisher> Sending<P> {
 
     /// Cancel-safe: a window stays in the store until it was dealt with.
     async fn turn(&mut self, drained: &CancellationToken) -> Turn {
-        let front = self.front();
+        // One that is on its way from the disk is looked for again when it has come.
+        let front = self.front().ready();
         let due = front.as_ref().map(|waiting| self.due(waiting));
         tokio::select! {
             biased;
             () = drained.cancelled() => Turn::Stop,
-            () = self.store.pushed() => Turn::LookAgain,
+            () = self.store.changed() => Turn::LookAgain,
             () = due_or_never(due) => front.map_or(Turn::LookAgain, Turn::Send),
         }
     }
 
-    fn front(&mut self) -> Option<Waiting> {
+    fn front(&mut self) -> Next {
         if !self.pacing.live_first {
             return self.store.oldest();
         }
-        if let Some(oldest) = self.store.oldest() {
-            self.order.forget_before(oldest.id);
+        if let Some(oldest) = self.store.oldest_id() {
+            self.order.forget_before(oldest);
         }
-        let front = self.store.newest(self.order.back());
-        front.or_else(|| {
-            self.order.start_over();
-            // The live window has its turn again, and no sooner than the one that just failed.
-            self.live_due = self.live_due.max(self.backlog_due);
-            self.store.newest(self.order.back())
-        })
+        match self.store.newest(self.order.back()) {
+            Next::Empty => {
+                self.order.start_over();
+                // The live window has its turn again, and no sooner than the one that just failed.
+                self.live_due = self.live_due.max(self.backlog_due);
+                self.store.newest(self.order.back())
+            }
+            found => found,
+        }
     }
 
     fn due(&mut self, waiting: &Waiting) -> Instant {

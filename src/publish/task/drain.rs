@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{PublishError, Sending, gave_up};
 use crate::publish::Publisher;
 use crate::publish::fate::{Class, Failure};
+use crate::publish::store::Next;
 
 /// Longest pause between two attempts during shutdown.
 const LAST_PAUSE: Duration = Duration::from_millis(500);
@@ -28,13 +29,20 @@ impl<P: Publisher> Sending<P> {
     }
 
     async fn drain_in_order(&mut self) -> Result<(), P::Error> {
-        while let Some(waiting) = self.front() {
+        loop {
+            let waiting = match self.front() {
+                Next::Ready(waiting) => waiting,
+                Next::Loading => {
+                    self.store.changed().await;
+                    continue;
+                }
+                Next::Empty => return Ok(()),
+            };
             if let Some(batch) = self.progress.next_batch(&waiting, self.report.server_now()) {
                 let answer = self.publisher.publish(&batch).await?;
                 self.absorb(&waiting, &batch, answer);
             }
         }
-        Ok(())
     }
 
     /// Until nothing is left, or nothing that is left has a chance.
@@ -42,12 +50,14 @@ impl<P: Publisher> Sending<P> {
         self.order.start_over();
         let mut is_worth_another_round = false;
         loop {
-            let Some(waiting) = self.store.newest(self.order.back()) else {
-                if !std::mem::take(&mut is_worth_another_round) {
-                    return Ok(());
+            let waiting = match self.store.newest(self.order.back()) {
+                Next::Ready(waiting) => waiting,
+                Next::Loading if timeout_at(deadline, self.store.changed()).await.is_ok() => continue,
+                Next::Empty if std::mem::take(&mut is_worth_another_round) => {
+                    self.order.start_over();
+                    continue;
                 }
-                self.order.start_over();
-                continue;
+                Next::Loading | Next::Empty => return Ok(()),
             };
             let Some(batch) = self.progress.next_batch(&waiting, self.report.server_now()) else {
                 continue;
