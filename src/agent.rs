@@ -30,8 +30,8 @@ use crate::log;
 use crate::metrics::task::{Sampler, SamplerStatus};
 use crate::publish::Publisher;
 use crate::publish::cloudwatch::CloudWatchPublisher;
-use crate::publish::queue::Queue;
 use crate::publish::report::PublishStatus;
+use crate::publish::spool::Spool;
 use crate::publish::stdout::{StdoutError, StdoutPublisher};
 use crate::publish::store::Store;
 use crate::publish::task::{PublishError, PublishTask};
@@ -83,13 +83,21 @@ pub enum AgentError {
         source: Option<JoinError>,
     },
     /// Not everything was done in time.
-    #[error("stopped before {tasks} had finished; {samples} samples are lost")]
+    #[error("stopped before {tasks} had finished; {} lost", samples_are(*samples))]
     StopLimit {
         /// The tasks that were still running.
         tasks: String,
-        /// Samples that were not published.
+        /// Samples that were neither published nor in the spool.
         samples: u64,
     },
+}
+
+fn samples_are(samples: u64) -> String {
+    match samples {
+        0 => "nothing is".into(),
+        1 => "1 sample is".into(),
+        _ => format!("{samples} samples are"),
+    }
 }
 
 /// `gpushare run`.
@@ -157,7 +165,11 @@ impl Agent {
         let imds = Imds::new();
         let (identity_status, identity) = watch::channel(IdentityStatus::default());
         let identifier = IdentityTask::new(IdentitySettings::new(config), imds.clone(), identity_status);
-        let store: Arc<dyn Store> = Arc::new(Queue::for_an_hour(config.publish.interval));
+        let spool = Spool::start(&settings::spool_settings(config)).map_err(|source| AgentError::Start {
+            what: "the spool's thread",
+            source,
+        })?;
+        let store: Arc<dyn Store> = Arc::new(spool);
         let (gpu_status, gpu_watch) = watch::channel(GpuStatus::default());
         let (sampler_status, sampler_watch) = watch::channel(SamplerStatus::default());
         let (publish_status, publish_watch) = watch::channel(PublishStatus::default());
@@ -361,7 +373,7 @@ impl Agent {
         }
         AgentError::StopLimit {
             tasks: late.join(", "),
-            samples: self.store.tally().samples,
+            samples: self.store.tally().unsaved,
         }
     }
 
@@ -395,7 +407,7 @@ mod tests {
     /// An agent without tasks.
     fn idle() -> Agent {
         let config = config::load(&Sources::default()).unwrap();
-        let store: Arc<dyn Store> = Arc::new(Queue::new(1));
+        let store: Arc<dyn Store> = Arc::new(Spool::in_memory(1));
         let (_, gpu) = watch::channel(GpuStatus::default());
         let (_, sampler) = watch::channel(SamplerStatus::default());
         let (_, published) = watch::channel(PublishStatus::default());

@@ -6,11 +6,14 @@ use std::time::Duration;
 use crate::config::{Config, Target};
 use crate::gpu::task::GpuSettings;
 use crate::host::HostSettings;
+use crate::identity::facts::Machine;
+use crate::identity::machine;
 use crate::log;
 use crate::metrics::task::SamplerSettings;
 use crate::publish::cloudwatch::CloudWatchSettings;
 use crate::publish::plan::BatchSettings;
 use crate::publish::retry::Pacing;
+use crate::publish::spool::{Origin, SpoolSettings};
 use crate::publish::task::PublishSettings;
 
 /// Everything is over within this time after SIGTERM when the last lines go to a pipe. systemd would wait 90 s, an
@@ -18,8 +21,8 @@ use crate::publish::task::PublishSettings;
 const STDOUT_STOP_LIMIT: Duration = Duration::from_millis(1500);
 
 /// The same for CloudWatch: the publisher's own bound ([`Pacing::CLOUDWATCH`]), the grace of the request that is under
-/// way, and a second to spare.
-const CLOUDWATCH_STOP_LIMIT: Duration = Duration::from_secs(9);
+/// way, the spool's (`publish::task::SAVE_LIMIT`), and half a second to spare.
+const CLOUDWATCH_STOP_LIMIT: Duration = Duration::from_millis(9500);
 
 pub(super) fn host_settings(config: &Config) -> HostSettings {
     HostSettings {
@@ -52,6 +55,25 @@ pub(super) fn publish_settings(config: &Config) -> PublishSettings {
             Target::Cloudwatch => Pacing::CLOUDWATCH,
         },
         machine: machine_id(),
+    }
+}
+
+pub(super) fn spool_settings(config: &Config) -> SpoolSettings {
+    let instance = config.node.instance_id.clone();
+    let by_firmware = || match machine::read(&config.host.root_dir) {
+        Machine::Instance(id) => Some(id),
+        Machine::Ec2 | Machine::Elsewhere | Machine::Unknown => None,
+    };
+    SpoolSettings {
+        dir: config.spool.dir.clone(),
+        max_bytes: config.spool.max_bytes,
+        min_free_bytes: config.spool.min_free_bytes,
+        interval: config.publish.interval,
+        origin: Origin {
+            instance: instance.or_else(by_firmware),
+            boot: boot_id(),
+            machine: machine_id(),
+        },
     }
 }
 

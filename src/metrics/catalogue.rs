@@ -58,6 +58,12 @@ metrics! {
 }
 
 impl Metric {
+    /// The metric of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|metric| metric.name() == name)
+    }
+
     /// What the catalogue says about the metric.
     #[must_use]
     pub fn entry(self) -> &'static Entry {

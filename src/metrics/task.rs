@@ -223,6 +223,7 @@ impl Sampler {
     fn advance(&mut self, now: Instants) {
         let closed = self.windows.advance(now.wall);
         if !closed.is_empty() {
+            self.store.note_refused(&self.windows.ledger().dropped);
             for window in closed {
                 self.store.push(window);
             }
@@ -270,6 +271,7 @@ impl Sampler {
             let points = self.gpu_states();
             self.record(points, Instants::now());
         }
+        self.store.note_refused(&self.windows.ledger().dropped);
         for closed in self.windows.close() {
             tracing::info!(
                 start = closed.start,

@@ -41,6 +41,13 @@ pub struct Distribution {
 }
 
 impl Distribution {
+    /// The distribution of values with how often each occurred. The values are distinct and finite.
+    #[must_use]
+    pub fn of_counts(mut counts: Vec<(f64, u32)>) -> Self {
+        counts.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Self { counts }
+    }
+
     /// Adds one sample. The value is finite.
     fn record(&mut self, value: f64) {
         // -0.0 and 0.0 are one value to a reader and to CloudWatch.
@@ -112,8 +119,14 @@ pub enum DropReason {
     SeriesLimit,
     /// Not a number, infinite, or beyond what CloudWatch takes.
     InvalidValue,
-    /// A closed window was pushed out of a full queue.
+    /// A closed window was pushed out of a full queue in memory, while the spool's disk was of no use.
     QueueFull,
+    /// A closed window was pushed out of a spool that may not grow.
+    SpoolFull,
+    /// A closed window could not be read from the spool again.
+    SpoolDamaged,
+    /// A version of the agent with other metrics left it in the spool.
+    UnknownMetric,
     /// A dimension's value is empty or blank.
     DimensionEmpty,
     /// A dimension's value is not ASCII.
@@ -137,7 +150,10 @@ impl DropReason {
         match self {
             Self::SeriesLimit => "one series more than publish.max_series",
             Self::InvalidValue => "not a number that CloudWatch takes",
-            Self::QueueFull => "windows could not be published in time",
+            Self::QueueFull => "windows could be neither published in time nor spooled",
+            Self::SpoolFull => "the spool was full of windows that could not be published",
+            Self::SpoolDamaged => "windows in the spool were damaged",
+            Self::UnknownMetric => "metrics in the spool that this version does not have",
             Self::DimensionEmpty => "the value of a dimension is empty",
             Self::DimensionNotAscii => "the value of a dimension is not ASCII",
             Self::DimensionControl => "the value of a dimension has a control character",

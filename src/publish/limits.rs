@@ -57,7 +57,13 @@ pub fn dimension_refusal(value: &str) -> Option<DropReason> {
 /// known.
 #[must_use]
 pub fn is_too_old(start: u64, now: u64) -> bool {
-    now.saturating_sub(start) > MAX_AGE.as_secs()
+    start < oldest_start(now)
+}
+
+/// The start of the oldest window that is not too old, in Unix seconds.
+#[must_use]
+pub fn oldest_start(now: u64) -> u64 {
+    now.saturating_sub(MAX_AGE.as_secs())
 }
 
 /// Whether a window is too far ahead for CloudWatch, both times in Unix seconds, `now` by the server's clock.

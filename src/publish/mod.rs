@@ -1,7 +1,7 @@
 //! From closed windows to a place where somebody reads them.
 //!
 //! * [`store`]: the contract of what keeps closed windows until they are published; the publisher takes them from
-//!   there and from nowhere else; [`queue`] keeps it in memory;
+//!   there and from nowhere else; [`spool`] keeps them on the disk;
 //! * [`plan`]: which datums make which batch; [`limits`]: what CloudWatch takes; [`size`]: bytes on the wire (all
 //!   pure);
 //! * [`delivery`]: what of one window is still to be sent, and how refused datums are found (pure);
@@ -18,11 +18,11 @@ pub mod limits;
 pub mod order;
 pub mod plan;
 pub mod progress;
-pub mod queue;
 pub mod report;
 pub mod retry;
 pub mod server_clock;
 pub mod size;
+pub mod spool;
 pub mod stdout;
 pub mod store;
 pub mod task;

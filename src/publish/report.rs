@@ -177,6 +177,12 @@ impl Report {
         self.status.server_clock.now(clock::wall_now(), clock::boot_now())
     }
 
+    /// Unix seconds by the server's clock, if any answer has told it since the start: what waits is given up by no other.
+    #[must_use]
+    pub fn known_server_now(&self) -> Option<u64> {
+        self.status.server_clock.known_now(clock::boot_now())
+    }
+
     /// A batch arrived, with so many samples that count.
     pub fn accepted(&mut self, batch: &Batch, samples: u64) {
         self.works();

@@ -29,9 +29,14 @@ impl ServerClock {
     /// Unix seconds by the server's clock; by ours where it is not known.
     #[must_use]
     pub fn now(self, wall: Duration, boot: Duration) -> u64 {
-        let known = self.offset.map(|offset| boot.as_secs_f64() + offset);
-        let now = known.and_then(|now| Duration::try_from_secs_f64(now).ok());
-        now.unwrap_or(wall).as_secs()
+        self.known_now(boot).unwrap_or(wall.as_secs())
+    }
+
+    /// Unix seconds by the server's clock, if any answer has told.
+    #[must_use]
+    pub fn known_now(self, boot: Duration) -> Option<u64> {
+        let known = self.offset.map(|offset| boot.as_secs_f64() + offset)?;
+        Duration::try_from_secs_f64(known).ok().map(|now| now.as_secs())
     }
 }
 

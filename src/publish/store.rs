@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tokio::sync::futures::Notified;
 
+use super::spool::SpoolStatus;
 use crate::metrics::ClosedWindow;
 use crate::metrics::window::DropReason;
 
@@ -69,6 +70,28 @@ pub struct Tally {
     pub accepted: u64,
     /// Samples given up, by reason.
     pub dropped: BTreeMap<DropReason, u64>,
+    /// Samples that wait in memory and nowhere else: they are lost when the agent ends.
+    pub unsaved: u64,
+    /// Whether the disk is not yet where memory is.
+    pub is_busy: bool,
+    /// What became of everything in earlier runs of the agent on this node. None of it is in the other numbers, save
+    /// for what they left waiting.
+    pub earlier: Earlier,
+}
+
+/// The ledger of the runs before this one: collected = accepted + dropped + what they left waiting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Earlier {
+    /// When the first of them began, Unix seconds; absent when this is the first, or nothing is known.
+    pub since: Option<u64>,
+    /// How many runs.
+    pub runs: u64,
+    /// Samples taken.
+    pub collected: u64,
+    /// Samples that arrived.
+    pub accepted: u64,
+    /// Samples given up, by reason.
+    pub dropped: BTreeMap<DropReason, u64>,
 }
 
 impl Tally {
@@ -103,8 +126,21 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Removes a window. Samples of it that neither arrived nor were given up are given up for `leftover`.
     fn finish(&self, id: WindowId, leftover: DropReason);
 
+    /// The node knows who it is: what its earlier runs left behind is its own, what another node left is not.
+    fn claim(&self, instance: Option<&str>);
+
+    /// Lets go of windows that begin before `start`, in Unix seconds; returns how many samples are lost so.
+    fn expire(&self, start: u64) -> u64;
+
+    /// Samples that never came into a window, by reason, since the agent started: they belong into the ledger of
+    /// all runs.
+    fn note_refused(&self, refused: &BTreeMap<DropReason, u64>);
+
     /// What became of everything so far.
     fn tally(&self) -> Tally;
+
+    /// How the disk is doing, if there is one.
+    fn spool(&self) -> Option<SpoolStatus>;
 
     /// Ends when a look for a window may find another answer, after a push for instance; at once if that happened since it
     /// was last waited for. Cancel-safe, for one waiter.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::fate::{self, Class, Failure, Fate};
@@ -24,11 +24,15 @@ use super::retry::{self, Backoff, Pacing, Spacing};
 use super::store::{Next, Store, Waiting, WindowId};
 use super::{Answer, Batch, Publisher, limits};
 use crate::identity::{Identity, IdentityStatus};
+use crate::log;
 use crate::metrics::clock;
 
 /// A request that is under way when the agent is asked to stop is given this long to be answered; sending it once more
 /// could double its samples.
 pub const IN_FLIGHT_GRACE: Duration = Duration::from_secs(2);
+
+/// The disk has so long to take what is left.
+pub const SAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the publisher needs to know.
 #[derive(Clone, Debug)]
@@ -93,8 +97,10 @@ impl<P: Publisher> PublishTask<P> {
         // Without an instance id the series of all nodes would be one.
         if !known.settled && known.identity.instance_id.is_none() && self.settings.pacing.needs_identity {
             let waiting = known.waiting_for.unwrap_or_else(|| "its identity".into());
-            return gave_up(&*self.store, format!("the node was still waiting for {waiting}"));
+            let why = format!("the node was still waiting for {waiting}");
+            return leave(&*self.store, why).await;
         }
+        self.store.claim(known.identity.instance_id.as_deref());
         Sending::new(self, &known.identity).run(drained).await
     }
 
@@ -137,6 +143,7 @@ struct Sending<P> {
     offset: Duration,
     backoff: Backoff,
     spacing: Spacing,
+    expired_log: log::Repeated,
     /// The newest window so far: the live one. Any other is backlog.
     live: Option<WindowId>,
     live_due: Instant,
@@ -176,6 +183,7 @@ impl<P: Publisher> Sending<P> {
             offset,
             backoff: Backoff::new(Rng::with_seed(seed)),
             spacing: Spacing::new(Rng::with_seed(!seed)),
+            expired_log: log::Repeated::default(),
             live: None,
             live_due: now,
             backlog_due: now,
@@ -210,6 +218,7 @@ impl<P: Publisher> Sending<P> {
         if !self.pacing.live_first {
             return self.store.oldest();
         }
+        self.expire();
         if let Some(oldest) = self.store.oldest_id() {
             self.order.forget_before(oldest);
         }
@@ -221,6 +230,17 @@ impl<P: Publisher> Sending<P> {
                 self.store.newest(self.order.back())
             }
             found => found,
+        }
+    }
+
+    /// What CloudWatch takes no more need not wait for its turn.
+    fn expire(&mut self) {
+        let Some(now) = self.report.known_server_now() else {
+            return;
+        };
+        let samples = self.store.expire(limits::oldest_start(now));
+        if samples > 0 && self.expired_log.is_due() {
+            tracing::warn!(samples, "windows are too old for CloudWatch: given up");
         }
     }
 
@@ -350,11 +370,29 @@ async fn after_grace(drained: &CancellationToken) {
     sleep(IN_FLIGHT_GRACE).await;
 }
 
-fn gave_up<E: std::error::Error>(store: &dyn Store, why: String) -> Result<(), PublishError<E>> {
-    match store.tally().samples {
-        0 => Ok(()),
-        samples => Err(PublishError::GaveUp { samples, why }),
+/// The end: the disk gets a moment to take what was not published. What it has not taken then is lost.
+async fn leave<E: std::error::Error + 'static>(
+    store: &dyn Store,
+    why: String,
+) -> Result<(), PublishError<E>> {
+    let limit = Instant::now() + SAVE_LIMIT;
+    while store.tally().is_busy && timeout_at(limit, store.changed()).await.is_ok() {}
+    let tally = store.tally();
+    if tally.unsaved > 0 {
+        return Err(PublishError::GaveUp {
+            samples: tally.unsaved,
+            why,
+        });
     }
+    if tally.samples > 0 {
+        tracing::warn!(
+            windows = tally.windows,
+            samples = tally.samples,
+            why,
+            "not everything was published: the rest is in the spool, for the next start"
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

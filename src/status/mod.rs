@@ -12,6 +12,7 @@ pub mod server;
 mod table;
 pub mod text;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -22,8 +23,10 @@ use crate::gpu::GpuStatus;
 use crate::identity::{Identity, IdentityStatus};
 use crate::metrics::clock;
 use crate::metrics::task::SamplerStatus;
+use crate::metrics::window::DropReason;
 use crate::publish::report::PublishStatus;
-use crate::publish::store::Store;
+use crate::publish::spool::SpoolStatus;
+use crate::publish::store::{Earlier, Store};
 
 /// Version of [`Snapshot`].
 pub const VERSION: u32 = 1;
@@ -93,6 +96,39 @@ pub struct PublishInfo {
     pub pending_samples: u64,
     /// Start of the oldest of them, Unix seconds.
     pub oldest_pending: Option<u64>,
+    /// What of `samples`, `sampler.ledger.collected` and `sampler.ledger.dropped` is of the runs of the agent before this
+    /// one: the ledger is that of all runs on this node.
+    pub earlier: EarlierRuns,
+    /// The spool's disk.
+    pub spool: Option<SpoolStatus>,
+}
+
+/// The ledger of the runs before this one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EarlierRuns {
+    /// How many there were.
+    pub runs: u64,
+    /// When the first of them began, Unix seconds.
+    pub since: Option<u64>,
+    /// Samples that they took and that are accounted for: published, dropped, or found in the spool.
+    pub collected: u64,
+    /// Samples that they published.
+    pub published: u64,
+    /// Samples that they gave up, by reason.
+    pub dropped: BTreeMap<DropReason, u64>,
+}
+
+impl From<Earlier> for EarlierRuns {
+    fn from(earlier: Earlier) -> Self {
+        Self {
+            runs: earlier.runs,
+            since: earlier.since,
+            collected: earlier.collected,
+            published: earlier.accepted,
+            dropped: earlier.dropped,
+        }
+    }
 }
 
 /// Takes snapshots. Reads what the tasks last said; waits for none of them.
@@ -154,9 +190,10 @@ impl Snapshots {
         let tally = self.store.tally();
         let published = self.published.borrow().clone();
         let mut sampler = self.sampler.borrow().clone();
-        for (reason, samples) in &tally.dropped {
+        for (reason, samples) in tally.dropped.iter().chain(&tally.earlier.dropped) {
             sampler.ledger.drop_samples(*reason, *samples);
         }
+        sampler.ledger.collected += tally.earlier.collected;
         let mut snapshot = Snapshot {
             version: VERSION,
             agent: AgentInfo {
@@ -170,13 +207,15 @@ impl Snapshots {
             sampler,
             publish: PublishInfo {
                 done: PublishStatus {
-                    samples: tally.accepted,
+                    samples: tally.accepted + tally.earlier.accepted,
                     clock_skew_seconds: published.skew_now(),
                     ..published
                 },
                 pending_windows: tally.windows,
                 pending_samples: tally.samples,
                 oldest_pending: tally.oldest,
+                earlier: tally.earlier.into(),
+                spool: self.store.spool(),
                 ..self.publish.clone()
             },
             problems: Vec::new(),

@@ -177,7 +177,11 @@ fn mend_of(reason: DropReason) -> &'static str {
     match reason {
         DropReason::SeriesLimit => "raise publish.max_series",
         DropReason::InvalidValue => "look at the driver: it reports values out of range",
-        DropReason::QueueFull | DropReason::TooOld => "look at why publishing is slow",
+        DropReason::QueueFull => "look at why publishing fails, and at the spool's disk",
+        DropReason::SpoolFull => "look at why publishing fails; raise spool.max_bytes for longer outages",
+        DropReason::SpoolDamaged => "look at the disk below spool.dir: the kernel's log may say more",
+        DropReason::UnknownMetric => "nothing: another version of gpushare left them in the spool",
+        DropReason::TooOld => "look at why publishing is slow",
         DropReason::DimensionEmpty
         | DropReason::DimensionNotAscii
         | DropReason::DimensionControl

@@ -39,13 +39,15 @@ impl Node {
         fs_err::write(node.path("kmsg"), "").unwrap();
         node.play(scenario);
         let path = |name: &str| quoted(&node.path(name));
-        let (socket, state, kmsg) = (path("status.sock"), path("state"), path("kmsg"));
+        let (socket, state, kmsg, spool) = (path("status.sock"), path("state"), path("kmsg"), path("spool"));
         node.with("sample.interval", "\"100ms\"")
             .with("publish.target", "\"stdout\"")
             .with("publish.interval", "\"1s\"")
             .with("publish.groups", "[\"host\", \"gpu\", \"health\", \"agent\"]")
             .with("node.instance_id", "\"i-0test\"")
             .with("node.state_dir", &state)
+            .with("spool.dir", &spool)
+            .with("spool.min_free_bytes", "0")
             .with("status.socket", &socket)
             .with("gpu.kmsg", &kmsg)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{PublishError, Sending, gave_up};
+use super::{PublishError, Sending, leave};
 use crate::publish::Publisher;
 use crate::publish::fate::{Class, Failure};
 use crate::publish::store::Next;
@@ -25,7 +25,7 @@ impl<P: Publisher> Sending<P> {
             .as_ref()
             .filter(|_| status.failing_since.is_some());
         let why = last.map_or_else(|| "the time was up".to_owned(), |error| error.what.clone());
-        gave_up(&*self.store, why)
+        leave(&*self.store, why).await
     }
 
     async fn drain_in_order(&mut self) -> Result<(), P::Error> {

@@ -2,7 +2,7 @@ mod stage;
 
 use super::*;
 use crate::metrics::window::DropReason;
-use crate::publish::queue::Queue;
+use crate::publish::spool::Spool;
 use stage::{MINUTE, Play, Stage, failed, now, settled, window};
 
 #[tokio::test(start_paused = true)]
@@ -35,7 +35,7 @@ async fn c05_the_newest_window_goes_first_and_the_backlog_a_request_a_second() {
     let mut stage = Stage::with(
         Pacing::CLOUDWATCH,
         IdentityStatus::default(),
-        Queue::new(60),
+        Spool::in_memory(60),
         |_| {},
     );
     let base = now() - 36_000;
@@ -62,7 +62,7 @@ async fn c05_the_newest_window_goes_first_and_the_backlog_a_request_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn c06_unnamed_poison_is_isolated_counted_and_blocks_nothing() {
-    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::in_memory(60), |service| {
         service.poison = vec!["/333".into()];
     });
     stage.store.push(window(now() - 120, 1000));
@@ -143,7 +143,7 @@ async fn c08_a_proxy_that_finds_everything_too_large_costs_no_datum() {
         mend: "look at the proxy".into(),
     }));
     let start = now() - 60;
-    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::in_memory(60), |service| {
         service.stubborn = vec![(start, refusal)];
     });
     stage.store.push(window(start, 64));
@@ -168,7 +168,7 @@ async fn c09_data_that_is_too_old_is_given_up_and_younger_data_delivered() {
     let mut stage = Stage::with(
         Pacing::CLOUDWATCH,
         IdentityStatus::default(),
-        Queue::new(60),
+        Spool::in_memory(60),
         |_| {},
     );
     stage.store.push(window(now() - 20 * 24 * 3600, 2));
@@ -184,7 +184,7 @@ async fn c09_data_that_is_too_old_is_given_up_and_younger_data_delivered() {
 
 #[tokio::test(start_paused = true)]
 async fn c10_the_skew_is_shown_and_decides_what_is_old() {
-    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::in_memory(60), |service| {
         // Our clock is a month ahead: what it calls too old is of today.
         service.skew = Some(-30.0 * 24.0 * 3600.0);
     });
@@ -209,7 +209,7 @@ fn wrong_time() -> Fate {
 #[tokio::test(start_paused = true)]
 async fn c10_what_a_fast_clock_has_stamped_waits_until_cloudwatch_takes_it() {
     let start = now() - 60;
-    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::in_memory(60), |service| {
         service.skew = Some(-3.0 * 3600.0);
         service.stubborn = vec![(start, wrong_time())];
     });
@@ -224,7 +224,7 @@ async fn c10_what_a_fast_clock_has_stamped_waits_until_cloudwatch_takes_it() {
 #[tokio::test(start_paused = true)]
 async fn c10_what_a_fast_clock_has_stamped_waits_after_it_was_set_right_too() {
     let ahead = now() + 3 * 3600;
-    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::in_memory(60), |service| {
         service.skew = Some(0.0);
         service.stubborn = vec![(ahead, wrong_time())];
     });
@@ -260,7 +260,7 @@ async fn c04_two_windows_that_fail_in_turn_get_their_pauses() {
 async fn c10_what_a_slow_clock_has_stamped_is_given_up_and_a_clock_set_right_loses_no_more() {
     let day = 24 * 3600;
     let start = now() - 60;
-    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::in_memory(60), |service| {
         service.skew = Some(20.0 * day as f64);
         service.stubborn = vec![(start, wrong_time())];
     });
@@ -278,7 +278,7 @@ async fn c10_what_a_slow_clock_has_stamped_is_given_up_and_a_clock_set_right_los
 #[tokio::test(start_paused = true)]
 async fn c06_a_window_that_always_fails_blocks_no_other() {
     let stuck = now() - 600;
-    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::in_memory(60), |service| {
         let Play::Answer(unknown) = failed(Class::Unknown) else {
             unreachable!("that is what it plays");
         };
@@ -299,7 +299,7 @@ async fn c06_a_window_that_always_fails_blocks_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cloudwatch_refuses_ends_an_outage_too() {
-    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::in_memory(60), |service| {
         service.script = [failed(Class::Unreachable)].into();
         service.poison = vec!["/0".into()];
     });
@@ -318,7 +318,7 @@ async fn c11_nothing_is_published_or_lost_before_the_node_knows_who_it_is() {
         waiting_for: Some("the instance metadata service".into()),
         ..IdentityStatus::default()
     };
-    let mut stage = Stage::with(Pacing::CLOUDWATCH, unsettled, Queue::new(60), |_| {});
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, unsettled, Spool::in_memory(60), |_| {});
     stage.store.push(window(now() - 300, 2));
     sleep(MINUTE * 5).await;
     assert_eq!((stage.starts().len(), stage.store.tally().samples), (0, 2));
@@ -353,7 +353,7 @@ async fn c13_a_missing_permission_is_tried_again_slowly_and_mended_without_a_res
 
 #[tokio::test(start_paused = true)]
 async fn c16_shutdown_sends_what_is_left_newest_first_without_waiting() {
-    let stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(60), |service| {
+    let stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::in_memory(60), |service| {
         service.script = [failed(Class::Denied)].into();
     });
     let mut stage = stage;
@@ -400,7 +400,7 @@ async fn c16_a_stop_before_the_node_is_known_names_what_was_missing() {
         waiting_for: Some("the instance metadata service".into()),
         ..IdentityStatus::default()
     };
-    let stage = Stage::with(Pacing::CLOUDWATCH, unsettled, Queue::new(60), |_| {});
+    let stage = Stage::with(Pacing::CLOUDWATCH, unsettled, Spool::in_memory(60), |_| {});
     stage.store.push(window(now() - 60, 2));
     let (fake, outcome, _) = stage.end().await;
     let error = outcome.unwrap_err().to_string();
@@ -412,7 +412,7 @@ async fn c16_a_stop_before_the_node_is_known_names_what_was_missing() {
 
 #[tokio::test(start_paused = true)]
 async fn c19_the_ledger_balances_when_the_queue_overflows_during_an_outage() {
-    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Queue::new(5), |service| {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::in_memory(5), |service| {
         service.script = std::iter::repeat_n(failed(Class::Unreachable), 5).collect();
     });
     let mut pushed = 0;
@@ -433,7 +433,12 @@ async fn c19_the_ledger_balances_when_the_queue_overflows_during_an_outage() {
 
 #[tokio::test(start_paused = true)]
 async fn lines_on_a_pipe_keep_their_order_and_are_not_spaced() {
-    let mut stage = Stage::with(Pacing::STDOUT, IdentityStatus::default(), Queue::new(60), |_| {});
+    let mut stage = Stage::with(
+        Pacing::STDOUT,
+        IdentityStatus::default(),
+        Spool::in_memory(60),
+        |_| {},
+    );
     let base = now();
     for n in 0..5 {
         stage.store.push(window(base + n * 60, 1));

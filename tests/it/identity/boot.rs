@@ -100,10 +100,11 @@ fn c11_the_cache_of_another_instance_is_not_used() {
         "the firmware names the instance, and nobody its type"
     );
     let ended = agent.terminate();
-    assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
     let said = [
         "the cached identity is of another instance",
         "the AWS region is not known",
+        "not everything was published: the rest is in the spool, for the next start",
     ];
     for words in said {
         assert!(ended.log.contains(words), "{words}: {}", ended.log);

@@ -133,7 +133,7 @@ pub(super) fn once(accepted: &[AcceptedDatum]) -> Vec<AcceptedDatum> {
 }
 
 /// How many samples arrived in each window, by its start.
-fn samples_by_window(accepted: &[AcceptedDatum]) -> BTreeMap<SystemTime, f64> {
+pub(super) fn samples_by_window(accepted: &[AcceptedDatum]) -> BTreeMap<SystemTime, f64> {
     let mut windows = BTreeMap::new();
     for datum in once(accepted) {
         *windows.entry(datum.key.timestamp).or_default() += datum.counts.iter().sum::<f64>();

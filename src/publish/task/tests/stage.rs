@@ -7,7 +7,7 @@ use super::super::*;
 use crate::config::Dimension as NodeDimension;
 use crate::metrics::{ClosedWindow, Metric, Series, Windows};
 use crate::publish::Traffic;
-use crate::publish::queue::Queue;
+use crate::publish::spool::Spool;
 use crate::publish::stdout::StdoutError;
 
 pub(super) const MINUTE: Duration = Duration::from_mins(1);
@@ -113,7 +113,7 @@ pub(super) fn window(start: u64, disks: usize) -> ClosedWindow {
 
 pub(super) struct Stage {
     pub(super) fake: Fake,
-    pub(super) store: Arc<Queue>,
+    pub(super) store: Arc<Spool>,
     pub(super) identity: watch::Sender<IdentityStatus>,
     pub(super) status: watch::Receiver<PublishStatus>,
     pub(super) drained: CancellationToken,
@@ -122,7 +122,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(pacing: Pacing, script: impl IntoIterator<Item = Play>) -> Self {
-        Self::with(pacing, settled(), Queue::new(60), |service| {
+        Self::with(pacing, settled(), Spool::in_memory(60), |service| {
             service.script = script.into_iter().collect();
         })
     }
@@ -130,12 +130,12 @@ impl Stage {
     pub(super) fn with(
         pacing: Pacing,
         known: IdentityStatus,
-        queue: Queue,
+        spool: Spool,
         prepare: impl FnOnce(&mut Service),
     ) -> Self {
         let fake = Fake::default();
         prepare(&mut fake.0.lock().unwrap());
-        let store = Arc::new(queue);
+        let store = Arc::new(spool);
         let (identity, identity_watch) = watch::channel(known);
         let (status_sender, status) = watch::channel(PublishStatus::default());
         let settings = PublishSettings {

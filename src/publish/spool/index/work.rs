@@ -1,0 +1,329 @@
+//! What the disk has to do next, and what it says when it has done it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Disk, Entry, Index};
+use crate::metrics::ClosedWindow;
+use crate::metrics::window::DropReason;
+use crate::publish::spool::origin::Origin;
+use crate::publish::spool::record::Recorded;
+use crate::publish::spool::totals::Totals;
+use crate::publish::store::{Earlier, WindowId};
+
+/// So many windows are written at once: what piled up in memory while the disk was ill comes in modest pieces.
+const MOST_PUTS: usize = 8;
+
+/// A record that was found on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::publish::spool) struct Found {
+    /// Its key.
+    pub(in crate::publish::spool) key: u64,
+    /// Its bytes.
+    pub(in crate::publish::spool) bytes: u32,
+    /// Start of its window, Unix seconds.
+    pub(in crate::publish::spool) start: u64,
+    /// Samples in it.
+    pub(in crate::publish::spool) samples: u64,
+    /// Where it was written; one for all that were written there.
+    pub(in crate::publish::spool) origin: Arc<Origin>,
+}
+
+/// What the disk has to do.
+#[derive(Debug)]
+pub(in crate::publish::spool) enum Work {
+    /// One transaction.
+    Commit(Commit),
+    /// A window that somebody is waiting for.
+    Load(WindowId, u64),
+}
+
+/// One transaction.
+#[derive(Clone, Debug)]
+pub(in crate::publish::spool) struct Commit {
+    /// Windows to write, the newest first.
+    pub(in crate::publish::spool) puts: Vec<Put>,
+    /// Records to remove.
+    pub(in crate::publish::spool) removals: Vec<Removal>,
+    /// The ledger as it is after that; absent as long as it is not known whose it is.
+    pub(in crate::publish::spool) totals: Option<Totals>,
+    /// What the records say about where they were written.
+    pub(in crate::publish::spool) origin: Origin,
+}
+
+/// A record to remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::publish::spool) struct Removal {
+    /// Its key.
+    pub(in crate::publish::spool) key: u64,
+    /// Its bytes.
+    pub(in crate::publish::spool) bytes: u32,
+}
+
+/// A window to write.
+#[derive(Clone, Debug)]
+pub(in crate::publish::spool) struct Put {
+    /// Its name.
+    pub(in crate::publish::spool) id: WindowId,
+    /// Its key.
+    pub(in crate::publish::spool) key: u64,
+    /// Its content.
+    pub(in crate::publish::spool) window: Arc<ClosedWindow>,
+}
+
+impl Index {
+    /// Whether the disk is at work, or will be as soon as it has seen what there is.
+    pub(super) fn has_work(&self) -> bool {
+        let waits = || !self.removals.is_empty() || self.entries.iter().any(|entry| entry.stored == 0);
+        self.at_work_since.is_some() || (self.disk == Disk::Well && waits())
+    }
+
+    /// What the disk, which is open, has to do next; it begins now.
+    /// `tries` says whether one that did not take what it was given is tried again.
+    pub(in crate::publish::spool) fn work(&mut self, tries: bool, now: Duration) -> Option<Work> {
+        let work = self.commit(tries).map(Work::Commit).or_else(|| self.load())?;
+        self.at_work_since = Some(now);
+        Some(work)
+    }
+
+    fn commit(&self, tries: bool) -> Option<Commit> {
+        let (removes, most) = match self.disk {
+            Disk::Opening | Disk::Failing => return None,
+            Disk::Well => (true, MOST_PUTS),
+            Disk::NoRoom => (true, usize::from(tries)),
+            Disk::ReadOnly => (tries, usize::from(tries)),
+        };
+        let unsaved = self.entries.iter().rev().filter(|entry| entry.stored == 0);
+        let puts: Vec<Put> = unsaved.take(most).filter_map(|entry| self.put(entry)).collect();
+        if puts.is_empty() && (self.removals.is_empty() || !removes) {
+            return None;
+        }
+        let totals = self.totals(&puts);
+        Some(Commit {
+            puts,
+            removals: self.removals.clone(),
+            totals,
+            origin: self.here.clone(),
+        })
+    }
+
+    fn put(&self, entry: &Entry) -> Option<Put> {
+        Some(Put {
+            id: entry.id,
+            key: self.key(entry.id)?,
+            window: Arc::clone(entry.memory.as_ref()?),
+        })
+    }
+
+    fn load(&self) -> Option<Work> {
+        let id = self.wanted?;
+        let key = self.key(id)?;
+        Some(Work::Load(id, key))
+    }
+
+    /// The ledger of all runs once what is to go is gone.
+    fn totals(&self, puts: &[Put]) -> Option<Totals> {
+        self.owner.as_ref()?;
+        let put: u64 = puts.iter().map(|put| put.window.samples()).sum();
+        let stored = self.entries.iter().filter(|entry| entry.stored > 0);
+        let stored: u64 = stored.map(|entry| entry.samples).sum();
+        let earlier = &self.ledger.earlier;
+        let mut dropped = earlier.dropped.clone();
+        for (reason, samples) in self.ledger.gone.dropped.iter().chain(&self.ledger.refused) {
+            *dropped.entry(*reason).or_default() += samples;
+        }
+        Some(Totals {
+            instance: self.here.instance.clone(),
+            since: earlier.since.unwrap_or(self.started),
+            runs: earlier.runs + 1,
+            accepted: earlier.accepted + self.ledger.gone.accepted,
+            waiting: stored + put,
+            dropped,
+        })
+    }
+
+    /// Somebody begins to open the disk.
+    pub(in crate::publish::spool) fn begins(&mut self, now: Duration) {
+        self.at_work_since = Some(now);
+    }
+
+    /// How the disk is doing.
+    pub(in crate::publish::spool) fn disk(&self) -> Disk {
+        self.disk
+    }
+
+    /// The disk is open, and this is on it. What is in memory alone is written next.
+    pub(in crate::publish::spool) fn opened(&mut self, found: Vec<Found>, totals: Vec<Totals>) {
+        self.at_work_since = None;
+        self.disk = Disk::Well;
+        match self.first_key {
+            None => {
+                let last = found.iter().map(|found| found.key).max();
+                self.first_key = Some(last.map_or(0, |last| last + 1));
+                self.others = found;
+                self.ledger.found = totals;
+            }
+            Some(_) => self.compare(&found),
+        }
+        self.sort_out();
+    }
+
+    /// The disk was opened again: it may be another one, and it may hold what was thought not to have been written.
+    fn compare(&mut self, found: &[Found]) {
+        let on_disk: BTreeMap<u64, u32> = found.iter().map(|found| (found.key, found.bytes)).collect();
+        let keys: Vec<Option<u64>> = self.entries.iter().map(|entry| self.key(entry.id)).collect();
+        for (entry, key) in self.entries.iter_mut().zip(&keys) {
+            entry.stored = key.and_then(|key| on_disk.get(&key)).copied().unwrap_or(0);
+        }
+        self.others.retain(|other| on_disk.contains_key(&other.key));
+        let others = self.others.iter().map(|other| Some(other.key));
+        let known: BTreeSet<Option<u64>> = keys.iter().copied().chain(others).collect();
+        let unknown = on_disk
+            .into_iter()
+            .filter(|(key, _)| !known.contains(&Some(*key)));
+        self.removals = unknown.map(|(key, bytes)| Removal { key, bytes }).collect();
+        let missing: Vec<WindowId> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.is_nowhere())
+            .map(|entry| entry.id)
+            .collect();
+        for id in missing {
+            self.damaged(id);
+        }
+    }
+
+    /// Takes over what is this node's, once it is known who that is and what is on the disk.
+    pub(super) fn sort_out(&mut self) {
+        let (Some(owner), Some(_)) = (&mut self.owner, self.first_key) else {
+            return;
+        };
+        for other in &self.others {
+            owner.learn(&other.origin);
+        }
+        let (ours, others) = std::mem::take(&mut self.others)
+            .into_iter()
+            .partition::<Vec<_>, _>(|found| owner.owns(&found.origin));
+        self.others = others;
+        let recovered = ours.iter().map(|found| found.samples).sum();
+        let entries: Vec<Entry> = ours.iter().filter_map(|found| self.recovered(found)).collect();
+        self.entries.extend(entries);
+        self.entries
+            .make_contiguous()
+            .sort_unstable_by_key(|entry| entry.id);
+        self.add_up_earlier(recovered);
+    }
+
+    fn recovered(&self, found: &Found) -> Option<Entry> {
+        Some(Entry {
+            id: self.id(found.key)?,
+            start: found.start,
+            samples: found.samples,
+            stored: found.bytes,
+            memory: None,
+            settled: None,
+        })
+    }
+
+    fn add_up_earlier(&mut self, recovered: u64) {
+        let ledger = &mut self.ledger;
+        let instance = &self.here.instance;
+        let ours = std::mem::take(&mut ledger.found)
+            .into_iter()
+            .find(|totals| totals.instance == *instance);
+        if let Some(mut totals) = ours {
+            let missing = totals.waiting.saturating_sub(recovered);
+            if missing > 0 {
+                *totals.dropped.entry(DropReason::SpoolDamaged).or_default() += missing;
+            }
+            ledger.earlier = Earlier {
+                since: Some(totals.since),
+                runs: totals.runs,
+                collected: totals.accepted + totals.dropped.values().sum::<u64>(),
+                accepted: totals.accepted,
+                dropped: totals.dropped,
+            };
+        }
+        ledger.earlier.collected += recovered;
+    }
+
+    /// A transaction was made: windows by their bytes on the disk.
+    pub(in crate::publish::spool) fn committed(&mut self, commit: &Commit, stored: &[u32]) {
+        self.at_work_since = None;
+        if self.disk == Disk::ReadOnly || !commit.puts.is_empty() {
+            self.disk = Disk::Well;
+        }
+        let removed: BTreeSet<u64> = commit.removals.iter().map(|removal| removal.key).collect();
+        self.removals.retain(|removal| !removed.contains(&removal.key));
+        for (put, bytes) in commit.puts.iter().zip(stored) {
+            match self.entry_mut(put.id) {
+                Some(entry) => entry.stored = *bytes,
+                // It was sent from memory meanwhile, the disk being slow.
+                None => self.removals.push(Removal {
+                    key: put.key,
+                    bytes: *bytes,
+                }),
+            }
+        }
+        self.forget_what_can_be_read_again();
+    }
+
+    /// A window was read.
+    pub(in crate::publish::spool) fn loaded(&mut self, id: WindowId, recorded: Recorded) {
+        self.at_work_since = None;
+        self.wanted = None;
+        self.give_up(id, DropReason::UnknownMetric, recorded.unknown);
+        if recorded.window.series.is_empty() {
+            self.finish(id, DropReason::UnknownMetric);
+        } else if let Some(entry) = self.entry_mut(id) {
+            entry.memory = Some(Arc::new(recorded.window));
+        }
+        self.last_read = Some(id);
+        self.forget_what_can_be_read_again();
+    }
+
+    /// A window cannot be read again.
+    pub(in crate::publish::spool) fn damaged(&mut self, id: WindowId) {
+        self.at_work_since = None;
+        self.wanted = None;
+        let open = self.entry(id).map_or(0, Entry::open);
+        self.lost.add(open, DropReason::SpoolDamaged);
+        self.finish(id, DropReason::SpoolDamaged);
+    }
+
+    /// The disk did not do what it had to.
+    pub(in crate::publish::spool) fn failed(&mut self, disk: Disk) {
+        self.at_work_since = None;
+        self.wanted = None;
+        self.disk = disk;
+    }
+
+    /// Lets the oldest windows on the disk go until `bytes` of them are gone, those of other nodes first. Returns
+    /// whether there were so many.
+    pub(in crate::publish::spool) fn let_go(&mut self, bytes: u64) -> bool {
+        self.at_work_since = None;
+        let mut freed = 0;
+        while freed < bytes {
+            // They are in the order of their keys.
+            if !self.others.is_empty() {
+                let Found { key, bytes, .. } = self.others.remove(0);
+                freed += u64::from(bytes);
+                self.removals.push(Removal { key, bytes });
+                continue;
+            }
+            let oldest = self
+                .entries
+                .iter()
+                .find(|entry| entry.stored > 0 && !entry.is_held());
+            let Some((id, stored)) = oldest.map(|entry| (entry.id, entry.stored)) else {
+                return false;
+            };
+            freed += u64::from(stored);
+            let open = self.entry(id).map_or(0, Entry::open);
+            self.lost.add(open, DropReason::SpoolFull);
+            self.finish(id, DropReason::SpoolFull);
+        }
+        true
+    }
+}

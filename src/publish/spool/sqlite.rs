@@ -1,0 +1,264 @@
+//! The spool's records in an SQLite file. The only file that names rusqlite.
+//!
+//! One transaction a call, made durable by the log that SQLite writes ahead; nobody closes the file in order, so that
+//! opening it after a crash is what every start does. The file is locked for this process, no memory is mapped (a disk
+//! that fails under a mapping is a signal, not an error), and a damaged page is an error, never a panic.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use super::disk::{Disk, DiskError, Usage};
+use super::totals::Totals;
+
+/// Marks the file as ours: "gpsh".
+const APPLICATION: i32 = 0x6770_7368;
+/// Of the tables below.
+pub(super) const FORMAT: i32 = 1;
+
+/// Pages that may be free before the file is made smaller: 256 KiB.
+const SPARE_PAGES: u64 = 64;
+
+const SETUP: &str = "
+    PRAGMA locking_mode = EXCLUSIVE;
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = FULL;
+    PRAGMA wal_autocheckpoint = 64;
+    PRAGMA journal_size_limit = 524288;
+    PRAGMA cache_size = -256;
+    PRAGMA mmap_size = 0;
+    PRAGMA temp_store = MEMORY;
+    PRAGMA cell_size_check = ON;
+    PRAGMA trusted_schema = OFF;
+";
+
+const TABLES: &str = "
+    BEGIN IMMEDIATE;
+    CREATE TABLE windows (key INTEGER PRIMARY KEY, record BLOB NOT NULL) STRICT;
+    CREATE TABLE ledgers (node TEXT PRIMARY KEY, totals TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// An open file.
+pub(super) struct Sqlite {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a file turned out to be.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// A spool of this version.
+    Ours(Sqlite),
+    /// A spool of another version.
+    Format(i32),
+    /// Something else.
+    Foreign,
+}
+
+impl Sqlite {
+    /// Opens a file, or makes a new one.
+    pub(super) fn open(path: &Path) -> Result<Content, DiskError> {
+        let failed = |error| error_of("cannot open", path, error);
+        let connection = match Connection::open(path) {
+            Ok(connection) => connection,
+            Err(error) if is_foreign(&error) => return Ok(Content::Foreign),
+            Err(error) => return Err(failed(error)),
+        };
+        let sqlite = Self {
+            connection,
+            path: path.to_owned(),
+        };
+        match sqlite.set_up() {
+            Ok(None) => Ok(Content::Ours(sqlite)),
+            Ok(Some((APPLICATION, format))) => Ok(Content::Format(format)),
+            Ok(Some(_)) => Ok(Content::Foreign),
+            Err(error) if is_foreign(&error) => Ok(Content::Foreign),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// `Some`: the application and the format, where they are not ours.
+    fn set_up(&self) -> rusqlite::Result<Option<(i32, i32)>> {
+        let number = |pragma| {
+            self.connection
+                .pragma_query_value(None, pragma, |row| row.get::<_, i32>(0))
+        };
+        let (application, format) = (number("application_id")?, number("user_version")?);
+        let is_new = number("schema_version")? == 0 && application == 0 && format == 0;
+        if !is_new && (application, format) != (APPLICATION, FORMAT) {
+            return Ok(Some((application, format)));
+        }
+        if is_new {
+            // Before there is a table, or it is ignored.
+            self.connection
+                .execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL;")?;
+        }
+        self.connection.execute_batch(SETUP)?;
+        if is_new {
+            self.connection.execute_batch(&format!(
+                "{TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
+            ))?;
+        }
+        Ok(None)
+    }
+
+    /// Looks through all pages; an error if they do not fit together.
+    pub(super) fn check(&self) -> Result<(), DiskError> {
+        let checked = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+        match checked {
+            Ok(verdict) if verdict == "ok" => Ok(()),
+            Ok(verdict) => Err(DiskError::Damaged {
+                path: self.path.clone(),
+                source: Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(verdict)),
+            }),
+            Err(error) => Err(error_of("cannot check", &self.path, error)),
+        }
+    }
+
+    /// Shows every record, by ascending keys or by descending ones, until one cannot be read.
+    pub(super) fn each(&self, ascending: bool, mut visit: impl FnMut(u64, &[u8])) -> Result<(), DiskError> {
+        let query = if ascending {
+            "SELECT key, record FROM windows ORDER BY key"
+        } else {
+            "SELECT key, record FROM windows ORDER BY key DESC"
+        };
+        let mut each = || {
+            let mut statement = self.connection.prepare(query)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                visit(row.get(0)?, row.get_ref(1)?.as_blob()?);
+            }
+            Ok(())
+        };
+        each().map_err(|error| error_of("cannot read", &self.path, error))
+    }
+
+    /// The ledgers that can be read.
+    pub(super) fn ledgers(&self) -> Result<Vec<Totals>, DiskError> {
+        let texts = || {
+            let mut statement = self.connection.prepare("SELECT totals FROM ledgers")?;
+            let texts = statement.query_map([], |row| row.get::<_, String>(0))?;
+            texts.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let texts = texts().map_err(|error| error_of("cannot read", &self.path, error))?;
+        Ok(texts
+            .iter()
+            .filter_map(|text| serde_json::from_str(text).ok())
+            .collect())
+    }
+
+    fn write(
+        &mut self,
+        removals: &[u64],
+        records: &[(u64, Vec<u8>)],
+        totals: Option<&Totals>,
+    ) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        {
+            let mut remove = transaction.prepare("DELETE FROM windows WHERE key = ?1")?;
+            for key in removals {
+                remove.execute([key])?;
+            }
+            let mut add = transaction.prepare("INSERT OR REPLACE INTO windows VALUES (?1, ?2)")?;
+            for (key, record) in records {
+                add.execute(params![key, record])?;
+            }
+            if let Some(totals) = totals {
+                let node = totals.instance.as_deref().unwrap_or_default();
+                let text = serde_json::to_string(totals).expect("numbers and names have a form");
+                let mut keep = transaction.prepare("INSERT OR REPLACE INTO ledgers VALUES (?1, ?2)")?;
+                keep.execute([node, &text])?;
+            }
+        }
+        transaction.commit()
+    }
+
+    fn number(&self, pragma: &str) -> rusqlite::Result<u64> {
+        self.connection.pragma_query_value(None, pragma, |row| row.get(0))
+    }
+
+    fn pages(&self) -> rusqlite::Result<(u64, u64, u64)> {
+        Ok((
+            self.number("page_size")?,
+            self.number("page_count")?,
+            self.number("freelist_count")?,
+        ))
+    }
+
+    fn shrink(&self) -> rusqlite::Result<()> {
+        let (_, _, free) = self.pages()?;
+        if free > 2 * SPARE_PAGES {
+            let pages = free - SPARE_PAGES;
+            self.connection
+                .execute_batch(&format!("PRAGMA incremental_vacuum({pages});"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Disk for Sqlite {
+    fn commit(
+        &mut self,
+        removals: &[u64],
+        records: &[(u64, Vec<u8>)],
+        totals: Option<&Totals>,
+    ) -> Result<(), DiskError> {
+        self.write(removals, records, totals)
+            .map_err(|error| error_of("cannot write to", &self.path, error))?;
+        // What was to be written is written, whatever comes of this.
+        let _ = self.shrink();
+        Ok(())
+    }
+
+    fn read(&mut self, key: u64) -> Result<Option<Vec<u8>>, DiskError> {
+        let read = || {
+            let mut statement = self
+                .connection
+                .prepare("SELECT record FROM windows WHERE key = ?1")?;
+            statement.query_row([key], |row| row.get(0)).optional()
+        };
+        read().map_err(|error| error_of("cannot read", &self.path, error))
+    }
+
+    fn usage(&mut self) -> Result<Usage, DiskError> {
+        let (size, pages, free) = self
+            .pages()
+            .map_err(|error| error_of("cannot read", &self.path, error))?;
+        Ok(Usage {
+            used: size * pages.saturating_sub(free),
+            file: size * pages,
+        })
+    }
+}
+
+fn is_foreign(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
+}
+
+fn error_of(what: &'static str, path: &Path, error: rusqlite::Error) -> DiskError {
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => DiskError::InUse { path },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => DiskError::Damaged {
+            path,
+            source: Arc::new(error),
+        },
+        _ => DiskError::Store {
+            what,
+            path,
+            source: Arc::new(error),
+        },
+    }
+}
