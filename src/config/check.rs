@@ -74,7 +74,7 @@ impl Checker<'_> {
             Ok(_) => {
                 self.refuse(
                     key,
-                    format!("must be at least {least} B"),
+                    format!("must be at least {}", bytesize::ByteSize(least)),
                     "write a size such as \"64MiB\"",
                 );
                 least

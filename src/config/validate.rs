@@ -224,10 +224,13 @@ fn rollup(index: usize, raw: &RawRollup, check: &mut Checker<'_>) -> Rollup {
     }
 }
 
+/// An empty file with a handful of windows.
+const LEAST_SPOOL_BYTES: u64 = 128 * 1024;
+
 fn spool(raw: &RawSpool, check: &mut Checker<'_>) -> Spool {
     Spool {
         dir: check.path("spool.dir", &raw.dir),
-        max_bytes: check.size("spool.max_bytes", &raw.max_bytes, 1),
+        max_bytes: check.size("spool.max_bytes", &raw.max_bytes, LEAST_SPOOL_BYTES),
         min_free_bytes: check.size("spool.min_free_bytes", &raw.min_free_bytes, 0),
     }
 }

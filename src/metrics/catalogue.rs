@@ -53,6 +53,7 @@ metrics! {
     GpuEccUncorrected = "gpu_ecc_uncorrected",
     GpuDriverStuck = "gpu_driver_stuck",
     ClockSkewSeconds = "clock_skew_seconds",
+    PublishBacklogBytes = "publish_backlog_bytes",
     PublishBacklogSeconds = "publish_backlog_seconds",
     DatapointsDropped = "datapoints_dropped",
 }

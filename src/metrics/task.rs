@@ -202,6 +202,7 @@ impl Sampler {
             ),
             (Metric::DatapointsDropped, Some(since_last_tick as f64)),
             (Metric::ClockSkewSeconds, skew),
+            (Metric::PublishBacklogBytes, Some(tally.bytes as f64)),
         ];
         points
             .into_iter()

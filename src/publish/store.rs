@@ -64,6 +64,8 @@ pub struct Tally {
     pub windows: usize,
     /// Samples that wait.
     pub samples: u64,
+    /// What they take, in bytes, on the disk or else in memory.
+    pub bytes: u64,
     /// Start of the oldest window that waits, Unix seconds.
     pub oldest: Option<u64>,
     /// Samples that arrived.

@@ -94,6 +94,8 @@ pub struct PublishInfo {
     pub pending_windows: usize,
     /// Samples in them.
     pub pending_samples: u64,
+    /// What they take, in bytes, in the spool or else in memory.
+    pub pending_bytes: u64,
     /// Start of the oldest of them, Unix seconds.
     pub oldest_pending: Option<u64>,
     /// What of `samples`, `sampler.ledger.collected` and `sampler.ledger.dropped` is of the runs of the agent before this
@@ -117,6 +119,15 @@ pub struct EarlierRuns {
     pub published: u64,
     /// Samples that they gave up, by reason.
     pub dropped: BTreeMap<DropReason, u64>,
+}
+
+impl PublishInfo {
+    /// How long ago the oldest window that waits was closed, in seconds; absent when none waits.
+    #[must_use]
+    pub fn backlog_seconds(&self, now: f64) -> Option<f64> {
+        let end = self.oldest_pending? + self.interval_seconds;
+        Some((now - end as f64).max(0.0))
+    }
 }
 
 impl From<Earlier> for EarlierRuns {
@@ -213,6 +224,7 @@ impl Snapshots {
                 },
                 pending_windows: tally.windows,
                 pending_samples: tally.samples,
+                pending_bytes: tally.bytes,
                 oldest_pending: tally.oldest,
                 earlier: tally.earlier.into(),
                 spool: self.store.spool(),

@@ -41,6 +41,7 @@ pub fn find(snapshot: &Snapshot) -> Vec<Problem> {
     gpus(snapshot, &mut problems);
     node(snapshot, &mut problems);
     publishing(snapshot, &mut problems);
+    spool(snapshot, &mut problems);
     data(snapshot, &mut problems);
     host(snapshot, &mut problems);
     problems
@@ -96,6 +97,30 @@ fn gpus(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
         problems.push(problem(
             format!("GPU {} ({}): {}", gpu.number, gpu.info.uuid, reasons.join("; ")),
             "drain the node; reset the GPU or replace the node",
+        ));
+    }
+}
+
+fn spool(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    let Some(spool) = &snapshot.publish.spool else {
+        return;
+    };
+    if let (Some(what), Some(mend)) = (&spool.what, &spool.mend) {
+        let what = format!(
+            "the spool {}, windows wait in memory and are lost if the agent ends: {what}",
+            spool.state.as_str()
+        );
+        problems.push(problem(what, mend.clone()));
+    }
+    if let Some(aside) = &spool.set_aside {
+        problems.push(problem(
+            format!(
+                "the spool's file was set aside as {} ({} windows were saved from it): {}",
+                aside.path.display(),
+                aside.saved_windows,
+                aside.why
+            ),
+            "look at it if you need to know more, then remove it; this line goes with the next start",
         ));
     }
 }
@@ -158,8 +183,12 @@ fn dropped(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
         ));
     }
     // What the cap refused is in the line above.
-    let dropped = ledger.dropped.iter();
-    for (reason, samples) in dropped.filter(|(reason, _)| **reason != DropReason::SeriesLimit) {
+    for (reason, samples) in &ledger.dropped {
+        let earlier = snapshot.publish.earlier.dropped.get(reason).copied().unwrap_or(0);
+        let samples = samples - earlier.min(*samples);
+        if samples == 0 || *reason == DropReason::SeriesLimit {
+            continue;
+        }
         let what = format!("{samples} samples lost since the start: {}", reason.as_str());
         let what = match &snapshot.publish.done.last_refusal {
             Some(said) if *reason == DropReason::Refused => format!("{what}: {said}"),
@@ -282,15 +311,15 @@ pub fn summary(snapshot: &Snapshot) -> String {
         Some(start) => {
             let end = start + snapshot.publish.interval_seconds;
             let age = snapshot.agent.taken_at - end as f64;
-            format!(
-                "last window {:.0} s ago, {} pending",
-                age.max(0.0),
-                snapshot.publish.pending_windows
-            )
+            format!("last window {:.0} s ago, {}", age.max(0.0), backlog(snapshot))
         }
-        None => "no window yet".to_owned(),
+        None => format!("no window yet, {}", backlog(snapshot)),
     };
     let done = &snapshot.publish.done;
+    let spool = match &snapshot.publish.spool {
+        Some(spool) if !spool.state.is_well() => format!("; spool {}", spool.state.as_str()),
+        _ => String::new(),
+    };
     let failing = match (&done.last_error, done.failing_since) {
         (Some(error), Some(_)) => format!(" ({})", error.class.as_str()),
         _ => String::new(),
@@ -309,8 +338,22 @@ pub fn summary(snapshot: &Snapshot) -> String {
         n => format!("; {n} problems: gpushare status"),
     };
     format!(
-        "{gpus}; {}: {published}{failing}; {ledger}{problems}",
+        "{gpus}; {}: {published}{failing}{spool}; {ledger}{problems}",
         snapshot.publish.target
+    )
+}
+
+/// What waits, how old and how large it is.
+fn backlog(snapshot: &Snapshot) -> String {
+    let publish = &snapshot.publish;
+    let Some(age) = publish.backlog_seconds(snapshot.agent.taken_at) else {
+        return "0 pending".to_owned();
+    };
+    format!(
+        "{} pending ({} behind, {})",
+        publish.pending_windows,
+        humantime::format_duration(Duration::from_secs_f64(age.round())),
+        bytesize::ByteSize(publish.pending_bytes)
     )
 }
 

@@ -5,13 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 
-use super::Snapshot;
 use super::table::Table;
+use super::{EarlierRuns, Snapshot};
 use crate::gpu::inventory::{Health, Newest};
 use crate::gpu::{DriverState, GpuState, GpuStatus, KernelLog, Memory};
 use crate::host::HostSample;
 use crate::metrics::window::Ledger;
 use crate::publish::report::PublishStatus;
+use crate::publish::spool::{SpoolState, SpoolStatus};
 
 /// A reading older than this many sample intervals is shown with its age.
 const STALE_INTERVALS: f64 = 3.0;
@@ -239,13 +240,17 @@ fn data(snapshot: &Snapshot, text: &mut String) {
     );
     let _ = writeln!(
         text,
-        "Ledger  {} samples collected = {} published + {in_open} in the open window + {} waiting + {} dropped{}",
+        "Ledger  {} samples collected{} = {} published + {in_open} in the open window + {} waiting + {} dropped{}",
         sampler.ledger.collected,
+        since(&publish.earlier),
         publish.done.samples,
         publish.pending_samples,
         sampler.ledger.dropped_total(),
         reasons(&sampler.ledger)
     );
+    if let Some(spool) = &publish.spool {
+        spooled(spool, snapshot, text);
+    }
     if let Some(step) = sampler.last_clock_step {
         let _ = writeln!(
             text,
@@ -254,6 +259,43 @@ fn data(snapshot: &Snapshot, text: &mut String) {
         );
     }
     text.push('\n');
+}
+
+fn since(earlier: &EarlierRuns) -> String {
+    match earlier.since {
+        None => String::new(),
+        Some(start) => format!(" since {} in {} runs", time(start), earlier.runs + 1),
+    }
+}
+
+fn spooled(spool: &SpoolStatus, snapshot: &Snapshot, text: &mut String) {
+    let publish = &snapshot.publish;
+    let oldest = publish.backlog_seconds(snapshot.agent.taken_at);
+    let behind = oldest.map_or_else(String::new, |age| format!(", {} behind", duration(age)));
+    let state = match spool.state {
+        SpoolState::Well => String::new(),
+        state => format!("; {}", state.as_str()),
+    };
+    let _ = writeln!(
+        text,
+        "Spool   {} windows wait, {}{behind}; {} of {} in {}{state}",
+        publish.pending_windows,
+        bytes(publish.pending_bytes),
+        bytes(spool.file_bytes),
+        bytes(spool.max_bytes),
+        spool.file.display()
+    );
+    if spool.other_windows > 0 {
+        let whose = match (spool.other_instances.as_slice(), &snapshot.node_waiting_for) {
+            (_, Some(_)) => "of earlier runs wait until the node knows who it is".into(),
+            ([], None) => "of an unknown node are not published".into(),
+            (instances, None) => format!(
+                "of {} are not published: this is another node",
+                instances.join(", ")
+            ),
+        };
+        let _ = writeln!(text, "        {} windows {whose}", spool.other_windows);
+    }
 }
 
 fn reasons(ledger: &Ledger) -> String {

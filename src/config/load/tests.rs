@@ -183,7 +183,7 @@ fn a_string_key_takes_text_that_happens_to_be_a_toml_value() {
         ("GPUSHARE__NODE__REGION", "1e5"),
         ("GPUSHARE__NODE__IMAGE_ID", "\"quoted\""),
         ("GPUSHARE__NODE__AUTO_SCALING_GROUP", "2024-01-01 10:00:00"),
-        ("GPUSHARE__SPOOL__MAX_BYTES", "1024"),
+        ("GPUSHARE__SPOOL__MAX_BYTES", "1048576"),
     ]))
     .unwrap();
     assert_eq!(config.node.cluster.as_deref(), Some("2024"));
@@ -194,16 +194,16 @@ fn a_string_key_takes_text_that_happens_to_be_a_toml_value() {
         config.node.auto_scaling_group.as_deref(),
         Some("2024-01-01 10:00:00")
     );
-    assert_eq!(config.spool.max_bytes, 1024);
+    assert_eq!(config.spool.max_bytes, 1 << 20);
 }
 
 #[test]
 fn sizes_are_text_or_bytes() {
-    let spool = ConfigFile::new("[spool]\nmax_bytes = 4096\nmin_free_bytes = '1.5 GiB'\n")
+    let spool = ConfigFile::new("[spool]\nmax_bytes = 262144\nmin_free_bytes = '1.5 GiB'\n")
         .load()
         .unwrap()
         .spool;
-    assert_eq!((spool.max_bytes, spool.min_free_bytes), (4096, 1536 << 20));
+    assert_eq!((spool.max_bytes, spool.min_free_bytes), (256 << 10, 1536 << 20));
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn values_that_no_node_can_have_are_refused_with_the_mend() {
         ("host.exclude_mounts=['run']", "must be an absolute path"),
         ("host.exclude_fs_types=['n*s']", "is not a file system type"),
         ("host.exclude_fs_types=['*']", "is not a file system type"),
-        ("spool.max_bytes=0", "must be at least 1 B"),
+        ("spool.max_bytes=0", "must be at least 128.0 KiB"),
         ("spool.max_bytes=lots", "is not a size"),
         (
             "gpu.nvml_library=lib/libnvidia-ml.so",

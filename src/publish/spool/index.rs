@@ -310,6 +310,7 @@ impl Index {
         Tally {
             windows: self.entries.len(),
             samples: self.entries.iter().map(open).sum(),
+            bytes: self.entries.iter().map(Entry::bytes).sum(),
             oldest: self.entries.front().map(|entry| entry.start),
             accepted: self.ledger.accepted,
             dropped: self.ledger.dropped.clone(),
@@ -401,6 +402,13 @@ impl Entry {
             settled.accepted + settled.dropped.values().sum::<u64>()
         });
         self.samples - settled
+    }
+
+    fn bytes(&self) -> u64 {
+        match (&self.memory, self.stored) {
+            (Some(window), 0) => window.bytes() as u64,
+            (_, stored) => u64::from(stored),
+        }
     }
 
     /// Whether it is neither in memory nor on the disk.

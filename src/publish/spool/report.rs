@@ -80,6 +80,19 @@ pub(super) enum Lacking {
 }
 
 impl SpoolState {
+    /// For people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opening => "being opened",
+            Self::Well => "well",
+            Self::NoRoom => "no room on the disk",
+            Self::ReadOnly => "cannot be written",
+            Self::Failing => "of no use",
+            Self::Stuck => "does not answer",
+        }
+    }
+
     /// Whether what is pushed is on the disk soon.
     #[must_use]
     pub fn is_well(self) -> bool {

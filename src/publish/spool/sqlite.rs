@@ -21,8 +21,10 @@ pub(super) const FORMAT: i32 = 1;
 /// Pages that may be free before the file is made smaller: 256 KiB.
 const SPARE_PAGES: u64 = 64;
 
+/// Before anything is read, or the index of the log is shared memory.
+const LOCK: &str = "PRAGMA locking_mode = EXCLUSIVE;";
+
 const SETUP: &str = "
-    PRAGMA locking_mode = EXCLUSIVE;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA wal_autocheckpoint = 64;

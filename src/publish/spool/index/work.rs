@@ -206,7 +206,14 @@ impl Index {
             .into_iter()
             .partition::<Vec<_>, _>(|found| owner.owns(&found.origin));
         self.others = others;
-        let recovered = ours.iter().map(|found| found.samples).sum();
+        let recovered: u64 = ours.iter().map(|found| found.samples).sum();
+        if !ours.is_empty() {
+            tracing::info!(
+                windows = ours.len(),
+                samples = recovered,
+                "earlier runs left windows in the spool: they are published too"
+            );
+        }
         let entries: Vec<Entry> = ours.iter().filter_map(|found| self.recovered(found)).collect();
         self.entries.extend(entries);
         self.entries
