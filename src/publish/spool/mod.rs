@@ -5,12 +5,12 @@
 //! the newest first. If the disk is of no use, windows wait in memory, an hour of them and no more than 8 MiB, and are
 //! written when it is well again.
 //!
-//! * [`index`]: which windows wait, where they are, and what becomes of them; what the disk has to do next; [`room`]: how
-//!   much it may take; [`origin`]: whose windows they are; [`record`]: a window as bytes; [`totals`]: the ledger of all
+//! * `index`: which windows wait, where they are, and what becomes of them; what the disk has to do next; `room`: how
+//!   much it may take; `origin`: whose windows they are; `record`: a window as bytes; `totals`: the ledger of all
 //!   runs (all pure);
-//! * [`task`]: the thread that has the disk; [`shared`]: what it shares with the callers;
-//! * [`disk`]: what it needs of a disk; [`files`]: the directory; [`sqlite`]: the file in it;
-//! * [`report`]: what the spool says about itself.
+//! * `task`: the thread that has the disk; `shared`: what it shares with the callers;
+//! * `disk`: what it needs of a disk; `files`: the directory; `sqlite`: the file in it;
+//! * `report`: what the spool says about itself.
 
 mod disk;
 mod files;

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
@@ -91,6 +92,9 @@ impl Sqlite {
 
     /// `Some`: the application and the format, where they are not ours.
     fn set_up(&self) -> rusqlite::Result<Option<(i32, i32)>> {
+        // Whoever has it does not give it back soon.
+        self.connection.busy_timeout(Duration::ZERO)?;
+        self.connection.execute_batch(LOCK)?;
         let number = |pragma| {
             self.connection
                 .pragma_query_value(None, pragma, |row| row.get::<_, i32>(0))

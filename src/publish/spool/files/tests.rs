@@ -1,0 +1,145 @@
+use super::*;
+use crate::metrics::{ClosedWindow, Distribution, Metric, Series};
+
+fn directory() -> (tempfile::TempDir, Directory) {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Directory::new(dir.path().join("spool"));
+    (dir, directory)
+}
+
+fn record(key: u64) -> (u64, Vec<u8>) {
+    let counts = (0..50).map(|n| (f64::from(n) * 1.1, n + 1)).collect();
+    let window = ClosedWindow {
+        start: key * 60,
+        series: vec![(
+            Series::plain(Metric::CpuUsageActive),
+            Distribution::of_counts(counts),
+        )],
+    };
+    (key, record::seal(key, &Origin::default(), &window))
+}
+
+fn fill(directory: &mut Directory, keys: std::ops::Range<u64>) {
+    let mut disk = directory.open().unwrap().disk;
+    for key in keys {
+        disk.commit(&[], &[record(key)], None).unwrap();
+    }
+}
+
+/// The file with everything in it, without the log that is written ahead.
+fn whole(directory: &Directory) -> Vec<u8> {
+    fs_err::read(directory.file()).unwrap()
+}
+
+#[test]
+fn what_was_written_is_found_again() {
+    let (_dir, mut directory) = directory();
+    fill(&mut directory, 0..3);
+    let opened = directory.open().unwrap();
+    let keys: Vec<u64> = opened.found.iter().map(|found| found.key).collect();
+    assert_eq!((keys, opened.damaged.len()), (vec![0, 1, 2], 0));
+    assert_eq!(opened.set_aside, None);
+    directory.still_there().unwrap();
+    directory.probe().unwrap();
+}
+
+#[test]
+fn c15_a_damaged_record_is_lost_alone() {
+    let (_dir, mut directory) = directory();
+    fill(&mut directory, 0..3);
+    let mut bytes = whole(&directory);
+    let (_, target) = record(1);
+    let at = bytes
+        .windows(target.len())
+        .position(|part| part == target)
+        .unwrap();
+    bytes[at + target.len() / 2] ^= 1;
+    fs_err::write(directory.file(), bytes).unwrap();
+    let opened = directory.open().unwrap();
+    let keys: Vec<u64> = opened.found.iter().map(|found| found.key).collect();
+    assert_eq!((keys, opened.damaged), (vec![0, 2], vec![1]));
+}
+
+#[test]
+fn c15_a_file_whose_pages_do_not_fit_is_set_aside_and_what_can_be_read_of_it_is_saved() {
+    let (_dir, mut directory) = directory();
+    fill(&mut directory, 0..400);
+    let mut bytes = whole(&directory);
+    let middle = bytes.len() / 4096 / 2 * 4096;
+    bytes[middle..middle + 4096].fill(0);
+    fs_err::write(directory.file(), &bytes).unwrap();
+    let opened = directory.open().unwrap();
+    let aside = opened.set_aside.expect("the file makes way");
+    assert_eq!(fs_err::read(&aside.path).unwrap().len(), bytes.len());
+    assert!(
+        aside.saved_windows > 300 && aside.saved_windows < 400,
+        "{aside:?}"
+    );
+    assert_eq!(opened.found.len(), aside.saved_windows);
+}
+
+#[test]
+fn c15_a_file_that_is_no_spool_is_set_aside_as_it_is() {
+    let (_dir, mut directory) = directory();
+    fs_err::create_dir_all(&directory.dir).unwrap();
+    for (content, why) in [
+        (
+            b"not a database, and long enough to be looked at".repeat(99),
+            "not a spool",
+        ),
+        (b"short".to_vec(), "not a spool"),
+    ] {
+        fs_err::write(directory.file(), &content).unwrap();
+        let opened = directory.open().unwrap();
+        let aside = opened.set_aside.expect("the file makes way");
+        assert!(aside.why.contains(why), "{aside:?}");
+        assert_eq!(fs_err::read(&aside.path).unwrap(), content);
+        drop(opened.disk);
+        directory
+            .open()
+            .unwrap()
+            .disk
+            .commit(&[], &[record(1)], None)
+            .unwrap();
+    }
+}
+
+#[test]
+fn c21_a_file_of_a_newer_format_is_set_aside_as_it_is() {
+    let (_dir, mut directory) = directory();
+    fill(&mut directory, 0..3);
+    let mut bytes = whole(&directory);
+    // The user version, big endian, in SQLite's header.
+    bytes[60..64].copy_from_slice(&2_i32.to_be_bytes());
+    fs_err::write(directory.file(), &bytes).unwrap();
+    let aside = directory.open().unwrap().set_aside.expect("the file makes way");
+    assert!(
+        aside.why.starts_with("it has format 2, and this version"),
+        "{aside:?}"
+    );
+    assert_eq!(fs_err::read(&aside.path).unwrap(), bytes);
+}
+
+#[test]
+fn c15_a_directory_in_its_place_makes_way() {
+    let (_dir, mut directory) = directory();
+    fs_err::create_dir_all(directory.file()).unwrap();
+    assert!(directory.open().unwrap().set_aside.is_some());
+}
+
+#[test]
+fn a_second_process_is_told_that_the_file_is_in_use() {
+    let (_dir, mut directory) = directory();
+    let _first = directory.open().unwrap();
+    let second = Directory::new(directory.dir.clone()).open().unwrap_err();
+    assert!(matches!(second, DiskError::InUse { .. }), "{second:?}");
+}
+
+#[test]
+fn c14_a_file_that_was_removed_is_noticed() {
+    let (_dir, mut directory) = directory();
+    let _disk = directory.open().unwrap();
+    fs_err::remove_file(directory.file()).unwrap();
+    let gone = directory.still_there().unwrap_err();
+    assert!(matches!(gone, DiskError::Gone { .. }), "{gone:?}");
+}
