@@ -5,12 +5,14 @@
 //! * [`plan`]: which datums make which batch; [`limits`]: what CloudWatch takes; [`size`]: bytes on the wire (all
 //!   pure);
 //! * [`delivery`]: what of one window is still to be sent, and how refused datums are found (pure);
+//! * [`bundle`]: which windows of the backlog share a request (pure);
 //! * [`fate`]: what an answer means; [`retry`]: when to try again (both pure);
 //! * [`stdout`]: batches as JSON lines in AWS's own shape; [`cloudwatch`]: `PutMetricData`;
 //! * [`progress`]: how far each window has got; [`order`]: whose turn it is; [`server_clock`]: what is too old (the last
 //!   two pure);
 //! * [`task`]: the loop; [`report`]: what it says about itself.
 
+pub mod bundle;
 pub mod cloudwatch;
 pub mod delivery;
 pub mod fate;

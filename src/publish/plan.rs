@@ -212,6 +212,12 @@ impl Plan {
         }
     }
 
+    /// Where its batches go.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// How many samples of the ledger some of the datums stand for.
     #[must_use]
     pub fn samples(&self, members: &[usize]) -> u64 {

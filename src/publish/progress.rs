@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::bundle::Member;
 use super::delivery::Delivery;
 use super::plan::{Plan, Planner};
 use super::store::{Store, Waiting, WindowId};
@@ -52,17 +53,15 @@ impl Progress {
     }
 
     /// The next batch of a window. `None`: nothing of it can be sent, and it is out of the store. `now` is the time
-    /// by the server's clock in Unix seconds.
-    pub fn next_batch(&mut self, waiting: &Waiting, now: u64) -> Option<Batch> {
+    /// by the server's clock in Unix seconds, if that is known: ours gives nothing up.
+    pub fn next_batch(&mut self, waiting: &Waiting, now: Option<u64>) -> Option<Batch> {
         let id = waiting.id;
-        if limits::is_too_old(waiting.window.start, now) {
+        if now.is_some_and(|now| limits::is_too_old(waiting.window.start, now)) {
             self.too_old(waiting);
             return None;
         }
-        if self.current.as_ref().is_none_or(|(known, _)| *known != id) {
-            self.current = Some((id, self.planner.plan(&waiting.window)));
-        }
-        let (_, plan) = self.current.as_ref()?;
+        let plan = self.take_plan(waiting);
+        let (_, plan) = self.current.insert((id, plan));
         if !self.deliveries.contains_key(&id) {
             for (reason, samples) in &plan.refused {
                 self.store.give_up(id, *reason, *samples);
@@ -75,6 +74,40 @@ impl Progress {
         }
         self.forget_lost();
         batch
+    }
+
+    /// The plan of a window that may go along with others: one of which nothing was sent so far and which takes one
+    /// batch.
+    pub fn whole(&mut self, waiting: &Waiting) -> Option<Plan> {
+        if self.deliveries.contains_key(&waiting.id) {
+            return None;
+        }
+        let plan = self.take_plan(waiting);
+        if plan.batches.len() == 1 {
+            return Some(plan);
+        }
+        self.keep(waiting.id, plan);
+        None
+    }
+
+    /// The plan is needed again soon.
+    pub fn keep(&mut self, id: WindowId, plan: Plan) {
+        self.current = Some((id, plan));
+    }
+
+    fn take_plan(&mut self, waiting: &Waiting) -> Plan {
+        let known = self.current.take_if(|(id, _)| *id == waiting.id);
+        known.map_or_else(|| self.planner.plan(&waiting.window), |(_, plan)| plan)
+    }
+
+    /// A window arrived, along with others.
+    pub fn arrived_whole(&mut self, member: &Member) {
+        let id = member.waiting.id;
+        for (reason, samples) in &member.refused {
+            self.store.give_up(id, *reason, *samples);
+        }
+        self.store.accept(id, member.samples);
+        self.finish(id, DropReason::Refused);
     }
 
     /// The batch arrived.

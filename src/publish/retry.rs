@@ -11,6 +11,9 @@ use fastrand::Rng;
 /// No pause is shorter: a request that fails at once is not sent in a tight loop.
 const SHORTEST: Duration = Duration::from_millis(100);
 
+/// No ceiling of a pause is lower.
+const SHORTEST_CEILING: Duration = Duration::from_secs(1);
+
 /// The backlog is sent at about one request a second.
 const BACKLOG_SPACING: Duration = Duration::from_secs(1);
 /// However often CloudWatch throttles, a backlog request goes out about once a minute.
@@ -60,7 +63,7 @@ impl Pace {
     /// The ceilings of the first pause and of every pause.
     fn ceilings(self) -> (Duration, Duration) {
         match self {
-            Self::Fast => (Duration::from_secs(1), Duration::from_mins(1)),
+            Self::Fast => (SHORTEST_CEILING, Duration::from_mins(1)),
             Self::Slow => (Duration::from_secs(30), Duration::from_mins(5)),
         }
     }
@@ -69,16 +72,19 @@ impl Pace {
 /// Capped exponential back-off with full jitter: a random pause between nothing and a ceiling that doubles.
 #[derive(Clone, Debug)]
 pub struct Backoff {
+    longest: Duration,
     failures: u32,
     pace: Pace,
     jitter: Rng,
 }
 
 impl Backoff {
-    /// No failure so far.
+    /// No failure so far. What passes by itself is tried again within an `interval`, so that live data resumes within
+    /// one.
     #[must_use]
-    pub fn new(jitter: Rng) -> Self {
+    pub fn new(interval: Duration, jitter: Rng) -> Self {
         Self {
+            longest: interval.max(SHORTEST_CEILING),
             failures: 0,
             pace: Pace::Fast,
             jitter,
@@ -92,7 +98,10 @@ impl Backoff {
             self.failures = 0;
             self.pace = pace;
         }
-        let (first, longest) = pace.ceilings();
+        let (first, mut longest) = pace.ceilings();
+        if pace == Pace::Fast {
+            longest = longest.min(self.longest);
+        }
         let ceiling = first.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(self.jitter.f64()).max(SHORTEST)
@@ -166,7 +175,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_mins(1);
 
     fn pauses(seed: u64, pace: Pace, count: usize) -> Vec<Duration> {
-        let mut backoff = Backoff::new(Rng::with_seed(seed));
+        let mut backoff = Backoff::new(MINUTE, Rng::with_seed(seed));
         (0..count).map(|_| backoff.pause(pace)).collect()
     }
 
@@ -217,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_success_starts_the_backoff_again() {
-        let mut backoff = Backoff::new(Rng::with_seed(1));
+        let mut backoff = Backoff::new(MINUTE, Rng::with_seed(1));
         for _ in 0..50 {
             backoff.pause(Pace::Fast);
         }

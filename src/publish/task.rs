@@ -1,11 +1,13 @@
 //! The publisher's loop: a window from the store, its batches to the publisher, the window out of the store.
 //!
 //! The newest window is the next one, so that the live minute waits for no backlog; the backlog follows one request a
-//! second. A window that fails for a reason of its own lets the others pass. An endpoint that hangs or refuses holds up
+//! second, several windows in each. A window that fails for a reason of its own lets the others pass. An endpoint that hangs or refuses holds up
 //! this task and nothing else. It waits for nobody on shutdown: what does not arrive within [`Pacing::stop_limit`] is
 //! named and left.
 
+mod answer;
 mod drain;
+mod request;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +17,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::fate::{self, Class, Failure, Fate};
+use super::bundle::Sharing;
 use super::order::Order;
 use super::plan::{BatchSettings, Planner};
-use super::progress::{Progress, Step};
+use super::progress::Progress;
 use super::report::{PublishStatus, Report};
 use super::retry::{self, Backoff, Pacing, Spacing};
 use super::store::{Next, Store, Waiting, WindowId};
-use super::{Answer, Batch, Publisher, limits};
+use super::{Publisher, limits};
 use crate::identity::{Identity, IdentityStatus};
 use crate::log;
 use crate::metrics::clock;
@@ -143,6 +145,7 @@ struct Sending<P> {
     offset: Duration,
     backoff: Backoff,
     spacing: Spacing,
+    sharing: Sharing,
     expired_log: log::Repeated,
     /// The newest window so far: the live one. Any other is backlog.
     live: Option<WindowId>,
@@ -181,8 +184,9 @@ impl<P: Publisher> Sending<P> {
             pacing: settings.pacing,
             interval: settings.interval,
             offset,
-            backoff: Backoff::new(Rng::with_seed(seed)),
+            backoff: Backoff::new(settings.interval, Rng::with_seed(seed)),
             spacing: Spacing::new(Rng::with_seed(!seed)),
+            sharing: Sharing::default(),
             expired_log: log::Repeated::default(),
             live: None,
             live_due: now,
@@ -194,7 +198,7 @@ impl<P: Publisher> Sending<P> {
     async fn run(mut self, drained: CancellationToken) -> Result<(), PublishError<P::Error>> {
         loop {
             match self.turn(&drained).await {
-                Turn::Send(waiting) => self.send(&waiting, &drained).await?,
+                Turn::Send(waiting) => self.send(waiting, &drained).await?,
                 Turn::LookAgain => {}
                 Turn::Stop => return self.drain().await,
             }
@@ -221,6 +225,7 @@ impl<P: Publisher> Sending<P> {
         self.expire();
         if let Some(oldest) = self.store.oldest_id() {
             self.order.forget_before(oldest);
+            self.sharing.forget_before(oldest);
         }
         match self.store.newest(self.order.back()) {
             Next::Empty => {
@@ -244,38 +249,50 @@ impl<P: Publisher> Sending<P> {
         }
     }
 
+    /// Whether this is a live window that was not seen before.
+    fn is_news(&mut self, id: WindowId) -> bool {
+        let is_news = self.live.is_none_or(|live| id > live);
+        if is_news {
+            self.live = Some(id);
+        }
+        is_news
+    }
+
     fn due(&mut self, waiting: &Waiting) -> Instant {
         if !self.pacing.live_first {
             return self.retry_due;
         }
-        if self.live.is_none_or(|live| waiting.id > live) {
-            self.live = Some(waiting.id);
+        if self.is_news(waiting.id) {
             let end = Duration::from_secs(waiting.window.start) + self.interval;
             let left = retry::offset_left(self.offset, end, clock::wall_now());
             self.live_due = Instant::now() + left;
         }
-        if self.live == Some(waiting.id) {
+        if self.is_live(waiting.id) {
             self.live_due.max(self.retry_due)
         } else {
             self.backlog_due.max(self.retry_due)
         }
     }
 
-    async fn send(&mut self, waiting: &Waiting, drained: &CancellationToken) -> Result<(), P::Error> {
-        let Some(batch) = self.progress.next_batch(waiting, self.report.server_now()) else {
+    fn is_live(&self, id: WindowId) -> bool {
+        self.live == Some(id)
+    }
+
+    async fn send(&mut self, waiting: Waiting, drained: &CancellationToken) -> Result<(), P::Error> {
+        let is_live = self.is_live(waiting.id);
+        let Some(request) = self.request(waiting, drained.cancelled()).await else {
             return Ok(());
         };
         let bound = self.pacing.stop_limit.is_some();
         let answer = tokio::select! {
-            answer = self.publisher.publish(&batch) => answer?,
-            // The window stays in the store; the last attempts on shutdown take it up again.
+            answer = self.publisher.publish(request.batch()) => answer?,
+            // The windows stay in the store; the last attempts on shutdown take them up again.
             () = after_grace(drained), if bound => return Ok(()),
         };
-        let is_live = self.live == Some(waiting.id);
         if !is_live {
             self.backlog_due = Instant::now() + self.spacing.pause();
         }
-        if let Some((failure, pause)) = self.absorb(waiting, &batch, answer) {
+        if let Some((failure, pause)) = self.absorb(&request, answer) {
             self.report.failed(&failure, pause);
             let due = Instant::now() + pause;
             // A failure in the backlog does not delay the next live window.
@@ -286,75 +303,6 @@ impl<P: Publisher> Sending<P> {
             }
         }
         Ok(())
-    }
-
-    /// Settles what came of a batch. Returns the failure, and the pause that it asks for.
-    fn absorb(&mut self, waiting: &Waiting, batch: &Batch, answer: Answer) -> Option<(Failure, Duration)> {
-        self.report.attempted(&answer);
-        match answer.fate {
-            Fate::Accepted => {
-                let step = self.progress.accepted(waiting);
-                self.report.accepted(batch, step.samples);
-                self.settle(waiting, &step);
-                self.backoff.reset();
-                self.spacing.accepted();
-                self.order.accepted();
-            }
-            Fate::Poison {
-                what, blames_time, ..
-            } if blames_time && !self.is_in_time(waiting) => {
-                if limits::is_too_new(waiting.window.start, self.report.server_now()) {
-                    return Some(self.failed(waiting, fate::ahead_of_time(&what)));
-                }
-                self.progress.too_old(waiting);
-            }
-            Fate::Poison { members, what, .. } => {
-                self.report.works();
-                self.backoff.reset();
-                self.refusal = what;
-                let step = self.progress.refused(waiting, &members);
-                self.settle(waiting, &step);
-            }
-            Fate::TooLarge(Some(failure)) if batch.metric_data.len() == 1 => {
-                return Some(self.failed(waiting, failure));
-            }
-            Fate::TooLarge(_) => {
-                let step = self.progress.too_large(waiting);
-                if step.given_up > 0 {
-                    "one datum is too large for a request".clone_into(&mut self.refusal);
-                }
-                self.settle(waiting, &step);
-            }
-            Fate::Failed(failure) => return Some(self.failed(waiting, failure)),
-        }
-        None
-    }
-
-    fn failed(&mut self, waiting: &Waiting, failure: Failure) -> (Failure, Duration) {
-        if failure.class == Class::Throttled {
-            self.spacing.throttled();
-        }
-        if failure.class.may_be_of_one_window() {
-            self.order.failed(waiting.id);
-        }
-        let pause = self.backoff.pause(failure.class.pace());
-        (failure, pause)
-    }
-
-    fn settle(&mut self, waiting: &Waiting, step: &Step) {
-        if let Some(first) = &step.first {
-            self.report.refused(&self.refusal, first, step.given_up);
-        }
-        if step.published {
-            let is_live = !self.pacing.live_first || self.live == Some(waiting.id);
-            self.report.published(&waiting.window, is_live);
-        }
-    }
-
-    /// Whether CloudWatch takes the window's time stamp, by its own clock.
-    fn is_in_time(&self, waiting: &Waiting) -> bool {
-        let (start, now) = (waiting.window.start, self.report.server_now());
-        !limits::is_too_old(start, now) && !limits::is_too_new(start, now)
     }
 }
 

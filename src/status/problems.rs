@@ -321,7 +321,7 @@ pub fn summary(snapshot: &Snapshot) -> String {
         _ => String::new(),
     };
     let failing = match (&done.last_error, done.failing_since) {
-        (Some(error), Some(_)) => format!(" ({})", error.class.as_str()),
+        (Some(error), Some(_)) => format!("{}, ", error.class.as_str()),
         _ => String::new(),
     };
     let in_open = snapshot.sampler.open_window.map_or(0, |(_, samples)| samples);
@@ -338,7 +338,7 @@ pub fn summary(snapshot: &Snapshot) -> String {
         n => format!("; {n} problems: gpushare status"),
     };
     format!(
-        "{gpus}; {}: {published}{failing}{spool}; {ledger}{problems}",
+        "{gpus}; {}: {failing}{published}{spool}; {ledger}{problems}",
         snapshot.publish.target
     )
 }

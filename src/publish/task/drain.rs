@@ -38,9 +38,9 @@ impl<P: Publisher> Sending<P> {
                 }
                 Next::Empty => return Ok(()),
             };
-            if let Some(batch) = self.progress.next_batch(&waiting, self.report.server_now()) {
-                let answer = self.publisher.publish(&batch).await?;
-                self.absorb(&waiting, &batch, answer);
+            if let Some(request) = self.request(waiting, std::future::ready(())).await {
+                let answer = self.publisher.publish(request.batch()).await?;
+                self.absorb(&request, answer);
             }
         }
     }
@@ -59,16 +59,18 @@ impl<P: Publisher> Sending<P> {
                 }
                 Next::Loading | Next::Empty => return Ok(()),
             };
-            let Some(batch) = self.progress.next_batch(&waiting, self.report.server_now()) else {
+            // The window that was just closed goes before all others, and alone.
+            self.is_news(waiting.id);
+            let Some(request) = self.request(waiting, sleep_until(deadline)).await else {
                 continue;
             };
             // No other bound than the deadline: what is sent again because its answer is slow may arrive twice.
-            let Ok(answer) = timeout_at(deadline, self.publisher.publish(&batch)).await else {
+            let Ok(answer) = timeout_at(deadline, self.publisher.publish(request.batch())).await else {
                 self.report.failed(&unanswered(), Duration::ZERO);
                 return Ok(());
             };
             let answer = answer?;
-            if let Some((failure, pause)) = self.absorb(&waiting, &batch, answer) {
+            if let Some((failure, pause)) = self.absorb(&request, answer) {
                 self.report.failed(&failure, pause);
                 is_worth_another_round |= failure.class.may_pass_at_once();
                 if !failure.class.may_pass_at_once() && !failure.class.may_be_of_one_window() {

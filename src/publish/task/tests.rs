@@ -1,7 +1,9 @@
+mod backlog;
 mod stage;
 
 use super::*;
 use crate::metrics::window::DropReason;
+use crate::publish::fate::{Class, Failure, Fate};
 use crate::publish::spool::Spool;
 use stage::{MINUTE, Play, Stage, failed, now, settled, window};
 
@@ -28,36 +30,6 @@ async fn c03_what_failed_arrives_once_with_its_own_timestamp() {
     let (fake, outcome, _) = stage.end().await;
     outcome.unwrap();
     assert_eq!(fake.0.lock().unwrap().accepted.len(), 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn c05_the_newest_window_goes_first_and_the_backlog_a_request_a_second() {
-    let mut stage = Stage::with(
-        Pacing::CLOUDWATCH,
-        IdentityStatus::default(),
-        Spool::in_memory(60),
-        |_| {},
-    );
-    let base = now() - 36_000;
-    for n in 0..10 {
-        stage.store.push(window(base + n * 60, 1));
-    }
-    stage.identity.send_replace(settled());
-    stage.until(|status| status.windows == 4).await;
-    stage.store.push(window(base + 10 * 60, 1));
-    stage.until(|status| status.windows == 11).await;
-    let starts: Vec<u64> = stage.starts().iter().map(|start| (start - base) / 60).collect();
-    assert_eq!(starts, [9, 8, 7, 6, 10, 5, 4, 3, 2, 1, 0]);
-    let service = stage.fake.0.lock().unwrap();
-    let backlog: Vec<Instant> = service
-        .requests
-        .iter()
-        .filter(|(_, start, _)| ![9, 10].contains(&((start - base) / 60)))
-        .map(|(at, ..)| *at)
-        .collect();
-    for pair in backlog.windows(2) {
-        assert!(pair[1] - pair[0] >= Duration::from_secs(1));
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,7 +141,7 @@ async fn c09_data_that_is_too_old_is_given_up_and_younger_data_delivered() {
         Pacing::CLOUDWATCH,
         IdentityStatus::default(),
         Spool::in_memory(60),
-        |_| {},
+        |service| service.skew = Some(0.0),
     );
     stage.store.push(window(now() - 20 * 24 * 3600, 2));
     stage.store.push(window(now() - 24 * 3600, 3));

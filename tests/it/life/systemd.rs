@@ -82,9 +82,9 @@ fn the_status_line_carries_a_ledger_that_adds_up_and_names_what_fails() {
     let node = systemd.supervises(node);
     let agent = node.start_unseen();
 
-    let failing = systemd.status_line(|line| line.contains("(throttled)"));
+    let failing = systemd.status_line(|line| line.contains("throttled"));
     assert!(
-        failing.starts_with("GPUs off; cloudwatch: no window yet (throttled); samples: "),
+        failing.starts_with("GPUs off; cloudwatch: throttled, no window yet, "),
         "{failing}"
     );
     assert!(

@@ -228,11 +228,9 @@ fn fails_once(trouble: &Fate, class: Class, what: &str, mend: &str) {
 #[test]
 fn a_connection_that_is_refused_delays_windows_and_loses_none() {
     let fake = FakeCloudWatch::start().unwrap();
-    // Three attempts in vain while windows pile up; the fourth is not far off.
-    let instance = instance_whose(|pauses| {
-        let [first, second, third] = [(); 3].map(|()| pauses.pause(Pace::Fast).as_secs_f64());
-        first < 0.5 && second < 0.5 && (2.5..3.5).contains(&third)
-    });
+    // Three attempts in vain while windows pile up.
+    let instance =
+        instance_whose(|pauses| (0..3).all(|_| pauses.pause(Pace::Fast) > Duration::from_millis(800)));
     let (node, epoch_us) = node_with_gpu(&fake);
     let node = node.with("node.instance_id", &format!("{instance:?}"));
     fake.play(Script {

@@ -72,10 +72,14 @@ fn hasty() -> String {
     })
 }
 
+/// `publish.interval` of the nodes here.
+const INTERVAL: Duration = Duration::from_secs(1);
+
 /// The first instance id whose pauses are as wanted: they are random, but always the same for the same id.
 pub(super) fn instance_whose(wanted: impl Fn(&mut Backoff) -> bool) -> String {
     let mut ids = (0_u64..).map(|number| format!("i-{number:017x}"));
-    let found = ids.find(|id| wanted(&mut Backoff::new(fastrand::Rng::with_seed(retry::seed(id)))));
+    let pauses = |id: &String| Backoff::new(INTERVAL, fastrand::Rng::with_seed(retry::seed(id)));
+    let found = ids.find(|id| wanted(&mut pauses(id)));
     found.unwrap()
 }
 

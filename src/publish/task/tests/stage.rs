@@ -6,9 +6,10 @@ use std::sync::Mutex;
 use super::super::*;
 use crate::config::Dimension as NodeDimension;
 use crate::metrics::{ClosedWindow, Metric, Series, Windows};
-use crate::publish::Traffic;
+use crate::publish::fate::{Class, Failure, Fate};
 use crate::publish::spool::Spool;
 use crate::publish::stdout::StdoutError;
+use crate::publish::{Answer, Batch, Traffic};
 
 pub(super) const MINUTE: Duration = Duration::from_mins(1);
 
@@ -25,9 +26,13 @@ pub(super) struct Service {
     pub(super) script: VecDeque<Play>,
     /// Refuses any request with these metrics' labels in it, without a name.
     pub(super) poison: Vec<String>,
-    /// Answers so to every request of the windows with these starts.
+    /// Answers so to every request with any of the windows with these starts.
     pub(super) stubborn: Vec<(u64, Fate)>,
-    /// When each request came, and the starts of the windows and labels in it.
+    /// More datums than these are too large for a proxy on the way.
+    pub(super) most_datums: Option<usize>,
+    /// How long an answer takes.
+    pub(super) latency: Duration,
+    /// When each request came, the start of its first window, and the labels in it.
     pub(super) requests: Vec<(Instant, u64, Vec<String>)>,
     pub(super) accepted: Vec<(u64, String)>,
     pub(super) skew: Option<f64>,
@@ -45,16 +50,18 @@ impl Publisher for Fake {
             .iter()
             .map(|datum| datum.dimensions.last().unwrap().value.clone())
             .collect();
-        let start = batch.metric_data[0].timestamp.0;
+        let starts: Vec<u64> = batch.metric_data.iter().map(|datum| datum.timestamp.0).collect();
         let play = {
             let mut service = self.0.lock().unwrap();
-            service.requests.push((Instant::now(), start, labels.clone()));
+            service.requests.push((Instant::now(), starts[0], labels.clone()));
+            let is_too_large = service.most_datums.is_some_and(|most| starts.len() > most);
             let is_poisoned = labels.iter().any(|label| service.poison.contains(label));
             match service.script.pop_front() {
                 Some(play) => play,
-                None if let Some((_, fate)) = service.stubborn.iter().find(|(of, _)| *of == start) => {
+                None if let Some((_, fate)) = service.stubborn.iter().find(|(of, _)| starts.contains(of)) => {
                     Play::Answer(fate.clone())
                 }
+                None if is_too_large => Play::Answer(Fate::TooLarge(None)),
                 None if is_poisoned => Play::Answer(Fate::Poison {
                     members: Vec::new(),
                     what: "InvalidParameterValue".into(),
@@ -63,15 +70,17 @@ impl Publisher for Fake {
                 None => Play::Answer(Fate::Accepted),
             }
         };
+        let latency = self.0.lock().unwrap().latency;
         let fate = match play {
-            Play::Answer(fate) => fate,
+            Play::Answer(fate) => {
+                sleep(latency).await;
+                fate
+            }
             Play::Hang => std::future::pending().await,
         };
         let mut service = self.0.lock().unwrap();
         if fate == Fate::Accepted {
-            service
-                .accepted
-                .extend(labels.into_iter().map(|label| (start, label)));
+            service.accepted.extend(starts.into_iter().zip(labels));
         }
         Ok(Answer {
             fate,
