@@ -170,9 +170,9 @@ impl Sharing {
         !self.alone.contains(&id)
     }
 
-    /// A bundle was accepted: a tenth more next time.
+    /// A request of any kind was accepted: a fifth more next time.
     pub fn accepted(&mut self) {
-        self.most_bytes = (self.most_bytes + self.most_bytes / 10).min(MOST_BYTES);
+        self.most_bytes = (self.most_bytes + self.most_bytes / 5).min(MOST_BYTES);
     }
 
     /// A bundle was too large, took too long, or failed for what may be the fault of a window in it: half as much next
@@ -294,7 +294,7 @@ mod tests {
         let mut sharing = Sharing::default();
         sharing.failed();
         assert_eq!(sharing.most_bytes(), MOST_BYTES / 2);
-        for _ in 0..8 {
+        for _ in 0..4 {
             sharing.accepted();
         }
         assert_eq!(sharing.most_bytes(), MOST_BYTES);

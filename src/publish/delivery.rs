@@ -22,6 +22,8 @@ pub struct Delivery {
     pieces: VecDeque<Piece>,
     refusals: u32,
     arrived: bool,
+    /// Whether any answer was about the datums.
+    is_judged: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,7 @@ impl Delivery {
             pieces: batches.iter().cloned().map(Piece::Whole).collect(),
             refusals: 0,
             arrived: false,
+            is_judged: false,
         }
     }
 
@@ -68,8 +71,15 @@ impl Delivery {
         self.arrived
     }
 
+    /// Whether all is as it was at the beginning, however often it was tried.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        !self.is_judged
+    }
+
     /// The request was accepted.
     pub fn accepted(&mut self) -> Settled {
+        self.is_judged = true;
         self.arrived = true;
         match self.pieces.pop_front() {
             None => Settled::default(),
@@ -97,6 +107,7 @@ impl Delivery {
     /// The request was refused; `named` are the members that the reply blames, counted from 1. Returns the datums
     /// that are given up.
     pub fn refused(&mut self, named: &[usize]) -> Vec<usize> {
+        self.is_judged = true;
         let Some(piece) = self.pieces.pop_front() else {
             return Vec::new();
         };
@@ -127,6 +138,7 @@ impl Delivery {
     /// The request was too large although its size was measured: it is halved. Returns a datum that is too large
     /// alone.
     pub fn too_large(&mut self) -> Vec<usize> {
+        self.is_judged = true;
         let Some(piece) = self.pieces.pop_front() else {
             return Vec::new();
         };

@@ -76,18 +76,23 @@ impl Progress {
         batch
     }
 
-    /// The plan of a window that may go along with others: one of which nothing was sent so far and which takes one
-    /// batch.
+    /// The plan of a window that may go along with others: one that takes one batch, about which nothing was said so far.
     pub fn whole(&mut self, waiting: &Waiting) -> Option<Plan> {
-        if self.deliveries.contains_key(&waiting.id) {
+        let known = self.deliveries.get(&waiting.id);
+        if known.is_some_and(|delivery| !delivery.is_untouched()) {
             return None;
         }
-        let plan = self.take_plan(waiting);
-        if plan.batches.len() == 1 {
-            return Some(plan);
+        let is_begun = known.is_some();
+        let mut plan = self.take_plan(waiting);
+        if plan.batches.len() != 1 {
+            self.keep(waiting.id, plan);
+            return None;
         }
-        self.keep(waiting.id, plan);
-        None
+        if is_begun {
+            // Those were given up when it was tried first.
+            plan.refused.clear();
+        }
+        Some(plan)
     }
 
     /// The plan is needed again soon.

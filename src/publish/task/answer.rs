@@ -67,7 +67,6 @@ impl<P: Publisher> Sending<P> {
                     self.progress.arrived_whole(member);
                     self.report.published(&member.waiting.window, false);
                 }
-                self.sharing.accepted();
                 self.accepted();
             }
             // Whoever is at fault is found when it goes alone.
@@ -91,6 +90,7 @@ impl<P: Publisher> Sending<P> {
     fn accepted(&mut self) {
         self.backoff.reset();
         self.spacing.accepted();
+        self.sharing.accepted();
         self.order.accepted();
     }
 
