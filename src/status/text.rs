@@ -274,7 +274,7 @@ fn spooled(spool: &SpoolStatus, snapshot: &Snapshot, text: &mut String) {
     let behind = oldest.map_or_else(String::new, |age| format!(", {} behind", duration(age)));
     let state = match spool.state {
         SpoolState::Well => String::new(),
-        state => format!("; {}", state.as_str()),
+        state => format!("; the spool {}", state.as_str()),
     };
     let _ = writeln!(
         text,

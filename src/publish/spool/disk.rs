@@ -82,15 +82,9 @@ pub struct SetAside {
 /// Why a disk does not do what it has to.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum DiskError {
-    /// The operating system refuses it, in its own words.
-    #[error("{what}")]
-    Refused {
-        /// Its words.
-        what: String,
-        /// The error behind them.
-        #[source]
-        source: Arc<io::Error>,
-    },
+    /// The operating system refuses it.
+    #[error(transparent)]
+    Refused(Arc<io::Error>),
     /// The store refuses it.
     #[error("{what} {}", path.display())]
     Store {
@@ -128,9 +122,6 @@ pub(super) enum DiskError {
 impl DiskError {
     /// An error of the operating system.
     pub(super) fn refused(error: io::Error) -> Self {
-        Self::Refused {
-            what: error.to_string(),
-            source: Arc::new(error),
-        }
+        Self::Refused(Arc::new(error))
     }
 }

@@ -80,15 +80,15 @@ pub(super) enum Lacking {
 }
 
 impl SpoolState {
-    /// For people.
+    /// For people, after the word spool.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Opening => "being opened",
-            Self::Well => "well",
-            Self::NoRoom => "no room on the disk",
+            Self::Opening => "is being opened",
+            Self::Well => "is well",
+            Self::NoRoom => "has no room",
             Self::ReadOnly => "cannot be written",
-            Self::Failing => "of no use",
+            Self::Failing => "is of no use",
             Self::Stuck => "does not answer",
         }
     }
@@ -199,7 +199,7 @@ impl Report {
     fn mend(&self, error: &DiskError) -> String {
         let dir = self.dir();
         match error {
-            DiskError::Refused { source, .. } => match source.kind() {
+            DiskError::Refused(error) => match error.kind() {
                 ErrorKind::StorageFull => format!("free space on the file system of {dir}"),
                 ErrorKind::QuotaExceeded => {
                     format!("raise the quota for the file system of {dir}, or free space")
