@@ -26,8 +26,10 @@ use crate::host::task::HostThread;
 use crate::identity::IdentityStatus;
 use crate::identity::imds::Imds;
 use crate::identity::task::{IdentitySettings, IdentityTask};
+use crate::interruption::InterruptionStatus;
+use crate::interruption::task::{InterruptionSettings, InterruptionTask};
 use crate::log;
-use crate::metrics::task::{Sampler, SamplerStatus};
+use crate::metrics::task::{Sampler, SamplerStatus, Sources};
 use crate::publish::Publisher;
 use crate::publish::cloudwatch::CloudWatchPublisher;
 use crate::publish::report::PublishStatus;
@@ -165,6 +167,13 @@ impl Agent {
         let imds = Imds::new();
         let (identity_status, identity) = watch::channel(IdentityStatus::default());
         let identifier = IdentityTask::new(IdentitySettings::new(config), imds.clone(), identity_status);
+        let (interruption_status, interruption) = watch::channel(InterruptionStatus::default());
+        let foreseer = InterruptionTask::new(
+            InterruptionSettings::new(config),
+            imds.clone(),
+            identity.clone(),
+            interruption_status,
+        );
         let spool = Spool::start(&settings::spool_settings(config)).map_err(|source| AgentError::Start {
             what: "the spool's thread",
             source,
@@ -177,18 +186,23 @@ impl Agent {
         let snapshots = Snapshots::new(
             config,
             identity.clone(),
+            interruption.clone(),
             gpu_watch.clone(),
             sampler_watch,
             publish_watch.clone(),
             Arc::clone(&store),
         );
+        let sources = Sources {
+            host,
+            gpu_events: gpu_receiver,
+            gpu_status: gpu_watch,
+            published: publish_watch,
+            interruption: interruption.clone(),
+        };
         let sampler = Sampler::new(
             settings::sampler_settings(config),
-            host,
-            gpu_receiver,
-            gpu_watch,
+            sources,
             Arc::clone(&store),
-            publish_watch,
             sampler_status,
         );
         let mut agent = Self {
@@ -206,8 +220,9 @@ impl Agent {
             agent.spawn_gpu(config, format, gpu_events, gpu_status);
         }
         agent.spawn("identity", infallible(identifier.run(agent.sampling.clone())));
+        agent.spawn("interruption", infallible(foreseer.run(agent.sampling.clone())));
         agent.spawn("sampler", infallible(sampler.run(agent.sampling.clone())));
-        agent.spawn_publisher(config, store, identity, imds, publish_status)?;
+        agent.spawn_publisher(config, store, identity, interruption, imds, publish_status)?;
         agent.spawn(
             "status",
             infallible(socket.run(agent.snapshots.clone(), agent.serving.clone())),
@@ -238,6 +253,7 @@ impl Agent {
         config: &Config,
         store: Arc<dyn Store>,
         identity: watch::Receiver<IdentityStatus>,
+        interruption: watch::Receiver<InterruptionStatus>,
         imds: Imds,
         status: watch::Sender<PublishStatus>,
     ) -> Result<(), AgentError> {
@@ -248,12 +264,14 @@ impl Agent {
                     what: "the printing thread",
                     source,
                 })?;
-                self.spawn_task(PublishTask::new(publisher, store, identity, settings, status));
+                let task = PublishTask::new(publisher, store, identity, interruption, settings, status);
+                self.spawn_task(task);
             }
             Target::Cloudwatch => {
                 let endpoint = settings::cloudwatch_settings(config);
                 let publisher = CloudWatchPublisher::new(endpoint, identity.clone(), imds);
-                self.spawn_task(PublishTask::new(publisher, store, identity, settings, status));
+                let task = PublishTask::new(publisher, store, identity, interruption, settings, status);
+                self.spawn_task(task);
             }
         }
         Ok(())
@@ -412,10 +430,20 @@ mod tests {
         let (_, sampler) = watch::channel(SamplerStatus::default());
         let (_, published) = watch::channel(PublishStatus::default());
         let (_, identity) = watch::channel(IdentityStatus::default());
+        let (_, interruption) = watch::channel(InterruptionStatus::default());
+        let snapshots = Snapshots::new(
+            &config,
+            identity,
+            interruption,
+            gpu,
+            sampler,
+            published,
+            Arc::clone(&store),
+        );
         Agent {
             tasks: JoinSet::new(),
             running: Vec::new(),
-            snapshots: Snapshots::new(&config, identity, gpu, sampler, published, Arc::clone(&store)),
+            snapshots,
             store,
             stop_limit: settings::stop_limit(Target::Stdout),
             sampling: CancellationToken::new(),

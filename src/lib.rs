@@ -8,6 +8,7 @@
 //! | [`agent`] | configuration -> tasks -> READY -> stop |
 //! | [`config`] | raw values from file, environment and `--set` -> validated [`config::Config`] |
 //! | [`identity`] | who this node is |
+//! | [`interruption`] | whether EC2 takes this spot instance away |
 //! | [`gpu`] | the GPUs, read by a child process that may hang |
 //! | [`host`] | processor, memory, swap, disks |
 //! | [`aws_http`] | the HTTP client under every call to AWS |
@@ -29,6 +30,7 @@ pub mod config;
 pub mod gpu;
 pub mod host;
 pub mod identity;
+pub mod interruption;
 pub mod log;
 pub mod metrics;
 pub mod publish;

@@ -26,6 +26,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use super::document::{self, Document};
 use super::facts::{FaultKind, Service, Tag};
 use crate::aws_http;
+use crate::interruption::notice::{self, NotANotice, Notice};
 
 const DOCUMENT: &str = "/latest/dynamic/instance-identity/document";
 /// The tags that the metadata holds; status 404 where `InstanceMetadataTags` is disabled.
@@ -34,6 +35,11 @@ const TAGS: &str = "/latest/meta-data/tags/instance";
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
 /// Characters of the name of an IAM role.
 const LONGEST_ROLE: usize = 64;
+/// `spot`, `on-demand` or another word.
+const LIFE_CYCLE: &str = "/latest/meta-data/instance-life-cycle";
+/// Status 404 as long as there is no notice, as for the next one.
+const INTERRUPTION: &str = "/latest/meta-data/spot/instance-action";
+const REBALANCE: &str = "/latest/meta-data/events/recommendations/rebalance";
 const GROUP: &str = "/latest/meta-data/tags/instance/aws:autoscaling:groupName";
 
 /// The service is a link-local neighbour: a second without a connection is none.
@@ -141,6 +147,34 @@ impl Imds {
         }
     }
 
+    /// Whether this is a spot instance.
+    pub async fn is_spot(&self) -> Result<bool, Unanswered> {
+        let life_cycle = self.get(LIFE_CYCLE).await?;
+        Ok(life_cycle.trim() == "spot")
+    }
+
+    /// The notice of a spot interruption, if there is one.
+    pub async fn interruption(&self) -> Result<Option<Notice>, Unanswered> {
+        self.notice(INTERRUPTION, Notice::parse).await
+    }
+
+    /// When it was recommended to replace the instance, Unix seconds, if it was.
+    pub async fn rebalance(&self) -> Result<Option<u64>, Unanswered> {
+        self.notice(REBALANCE, notice::rebalance).await
+    }
+
+    async fn notice<T>(
+        &self,
+        path: &'static str,
+        read: fn(&str) -> Result<T, NotANotice>,
+    ) -> Result<Option<T>, Unanswered> {
+        match self.get(path).await {
+            Ok(text) => read(&text).map(Some).map_err(|refused| nonsense(path, refused)),
+            Err(unanswered) if unanswered.kind == FaultKind::Absent => Ok(None),
+            Err(unanswered) => Err(unanswered),
+        }
+    }
+
     async fn get(&self, path: &'static str) -> Result<String, Unanswered> {
         let answer = self.client.get(path).await;
         answer.map(String::from).map_err(|error| unanswered(path, error))
@@ -181,7 +215,7 @@ impl Unanswered {
     }
 }
 
-fn nonsense(path: &'static str, refused: document::Refused) -> Unanswered {
+fn nonsense(path: &'static str, refused: impl Error + Send + Sync + 'static) -> Unanswered {
     Unanswered {
         path,
         kind: FaultKind::Nonsense,

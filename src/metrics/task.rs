@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{self, Instants};
@@ -20,6 +21,7 @@ use crate::config::Group;
 use crate::gpu::{DriverState, GpuEvent, GpuSample, GpuStatus, KernelLog};
 use crate::host::HostSample;
 use crate::host::task::HostThread;
+use crate::interruption::InterruptionStatus;
 use crate::publish::report::PublishStatus;
 use crate::publish::store::Store;
 
@@ -65,6 +67,20 @@ pub struct SamplerStatus {
     pub host_late: u64,
 }
 
+/// What the sampler listens to.
+pub struct Sources {
+    /// Samples of the host.
+    pub host: HostThread,
+    /// Samples and XIDs of the GPUs.
+    pub gpu_events: mpsc::Receiver<GpuEvent>,
+    /// What the GPUs are.
+    pub gpu_status: watch::Receiver<GpuStatus>,
+    /// What the publisher knows, the server's clock above all.
+    pub published: watch::Receiver<PublishStatus>,
+    /// Whether EC2 takes this instance away.
+    pub interruption: watch::Receiver<InterruptionStatus>,
+}
+
 /// Samples until shutdown, then closes the open window.
 pub struct Sampler {
     settings: SamplerSettings,
@@ -74,6 +90,9 @@ pub struct Sampler {
     gpu_status: watch::Receiver<GpuStatus>,
     store: Arc<dyn Store>,
     published: watch::Receiver<PublishStatus>,
+    interruption: watch::Receiver<InterruptionStatus>,
+    /// When the open window is closed once more before the instance is gone.
+    last_call: Option<Instant>,
     status: SamplerStatus,
     publish: watch::Sender<SamplerStatus>,
     last: Instants,
@@ -87,21 +106,20 @@ impl Sampler {
     #[must_use]
     pub fn new(
         settings: SamplerSettings,
-        host: HostThread,
-        gpu_events: mpsc::Receiver<GpuEvent>,
-        gpu_status: watch::Receiver<GpuStatus>,
+        sources: Sources,
         store: Arc<dyn Store>,
-        published: watch::Receiver<PublishStatus>,
         publish: watch::Sender<SamplerStatus>,
     ) -> Self {
         Self {
             windows: Windows::new(settings.publish_interval, settings.max_series),
             settings,
-            host,
-            gpu_events,
-            gpu_status,
+            host: sources.host,
+            gpu_events: sources.gpu_events,
+            gpu_status: sources.gpu_status,
             store,
-            published,
+            published: sources.published,
+            interruption: sources.interruption,
+            last_call: None,
             status: SamplerStatus::default(),
             publish,
             last: Instants::now(),
@@ -126,6 +144,11 @@ impl Sampler {
                     () = tokio::time::sleep(held.unwrap_or_default()), if held.is_some() => self.advance(Instants::now()),
                     Some(sample) = self.host.next() => self.on_host(sample),
                     Some(event) = self.gpu_events.recv() => self.on_gpu(event),
+                    Ok(()) = self.interruption.changed() => self.on_interruption(),
+                    () = due(self.last_call), if self.last_call.is_some() => {
+                        self.last_call = None;
+                        self.close_early();
+                    }
                 }
             }
             self.on_tick();
@@ -172,6 +195,32 @@ impl Sampler {
             let refused = self.windows.record_at(series::of_ring(sample), now.monotonic);
             self.log_refused(&refused);
         }
+    }
+
+    /// What is in the open window is sent as long as the instance is there. What comes later goes into another window
+    /// with the same start; `CloudWatch` adds the two up.
+    fn on_interruption(&mut self) {
+        let notice = self.interruption.borrow_and_update().notice.clone();
+        let last_call = notice.and_then(|notice| notice.last_call());
+        let skew = self.published.borrow().skew_now().unwrap_or_default();
+        self.last_call = last_call.and_then(|at| {
+            let left = at as f64 - skew - clock::wall_now().as_secs_f64();
+            Some(Instant::now() + Duration::try_from_secs_f64(left).ok()?)
+        });
+        self.close_early();
+    }
+
+    fn close_early(&mut self) {
+        self.store.note_refused(&self.windows.ledger().dropped);
+        for closed in self.windows.close() {
+            tracing::info!(
+                start = closed.start,
+                samples = closed.samples(),
+                "closed the open window"
+            );
+            self.store.push(closed);
+        }
+        self.publish_status();
     }
 
     fn gpu_states(&mut self) -> Vec<Point> {
@@ -272,15 +321,13 @@ impl Sampler {
             let points = self.gpu_states();
             self.record(points, Instants::now());
         }
-        self.store.note_refused(&self.windows.ledger().dropped);
-        for closed in self.windows.close() {
-            tracing::info!(
-                start = closed.start,
-                samples = closed.samples(),
-                "closed the open window"
-            );
-            self.store.push(closed);
-        }
-        self.publish_status();
+        self.close_early();
+    }
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

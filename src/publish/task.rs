@@ -8,6 +8,7 @@
 mod answer;
 mod drain;
 mod request;
+mod urgency;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +27,11 @@ use super::retry::{self, Backoff, Pacing, Spacing};
 use super::store::{Next, Store, Waiting, WindowId};
 use super::{Publisher, limits};
 use crate::identity::{Identity, IdentityStatus};
+use crate::interruption::InterruptionStatus;
 use crate::log;
 use crate::metrics::clock;
+
+use urgency::Urgency;
 
 /// A request that is under way when the agent is asked to stop is given this long to be answered; sending it once more
 /// could double its samples.
@@ -70,6 +74,7 @@ pub struct PublishTask<P> {
     publisher: P,
     store: Arc<dyn Store>,
     identity: watch::Receiver<IdentityStatus>,
+    interruption: watch::Receiver<InterruptionStatus>,
     settings: PublishSettings,
     report: Report,
 }
@@ -81,6 +86,7 @@ impl<P: Publisher> PublishTask<P> {
         publisher: P,
         store: Arc<dyn Store>,
         identity: watch::Receiver<IdentityStatus>,
+        interruption: watch::Receiver<InterruptionStatus>,
         settings: PublishSettings,
         publish_status: watch::Sender<PublishStatus>,
     ) -> Self {
@@ -88,6 +94,7 @@ impl<P: Publisher> PublishTask<P> {
             publisher,
             store,
             identity,
+            interruption,
             settings,
             report: Report::new(publish_status),
         }
@@ -146,6 +153,7 @@ struct Sending<P> {
     backoff: Backoff,
     spacing: Spacing,
     sharing: Sharing,
+    urgency: Urgency,
     expired_log: log::Repeated,
     /// The newest window so far: the live one. Any other is backlog.
     live: Option<WindowId>,
@@ -187,6 +195,7 @@ impl<P: Publisher> Sending<P> {
             backoff: Backoff::new(settings.interval, Rng::with_seed(seed)),
             spacing: Spacing::new(Rng::with_seed(!seed)),
             sharing: Sharing::default(),
+            urgency: Urgency::new(task.interruption),
             expired_log: log::Repeated::default(),
             live: None,
             live_due: now,
@@ -208,14 +217,28 @@ impl<P: Publisher> Sending<P> {
     /// Cancel-safe: a window stays in the store until it was dealt with.
     async fn turn(&mut self, drained: &CancellationToken) -> Turn {
         // One that is on its way from the disk is looked for again when it has come.
-        let front = self.front().ready();
+        let front = self.front();
+        if matches!(front, Next::Empty) {
+            self.urgency.all_is_sent();
+        }
+        let front = front.ready();
         let due = front.as_ref().map(|waiting| self.due(waiting));
         tokio::select! {
             biased;
             () = drained.cancelled() => Turn::Stop,
             () = self.store.changed() => Turn::LookAgain,
+            () = self.urgency.grows() => {
+                self.hurry();
+                Turn::LookAgain
+            }
             () = due_or_never(due) => front.map_or(Turn::LookAgain, Turn::Send),
         }
+    }
+
+    /// No pause that was made before counts any longer.
+    fn hurry(&mut self) {
+        let now = Instant::now();
+        (self.live_due, self.backlog_due, self.retry_due) = (now, now, now);
     }
 
     fn front(&mut self) -> Next {
@@ -264,7 +287,11 @@ impl<P: Publisher> Sending<P> {
         }
         if self.is_news(waiting.id) {
             let end = Duration::from_secs(waiting.window.start) + self.interval;
-            let left = retry::offset_left(self.offset, end, clock::wall_now());
+            let left = if self.urgency.is_great() {
+                Duration::ZERO
+            } else {
+                retry::offset_left(self.offset, end, clock::wall_now())
+            };
             self.live_due = Instant::now() + left;
         }
         if self.is_live(waiting.id) {
@@ -290,9 +317,12 @@ impl<P: Publisher> Sending<P> {
             () = after_grace(drained), if bound => return Ok(()),
         };
         if !is_live {
-            self.backlog_due = Instant::now() + self.spacing.pause();
+            let spacing = self.spacing.pause();
+            let is_spaced = !self.urgency.is_great();
+            self.backlog_due = Instant::now() + if is_spaced { spacing } else { Duration::ZERO };
         }
         if let Some((failure, pause)) = self.absorb(&request, answer) {
+            let pause = self.urgency.pause(pause);
             self.report.failed(&failure, pause);
             let due = Instant::now() + pause;
             // A failure in the backlog does not delay the next live window.

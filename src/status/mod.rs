@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::gpu::GpuStatus;
 use crate::identity::{Identity, IdentityStatus};
+use crate::interruption::InterruptionStatus;
 use crate::metrics::clock;
 use crate::metrics::task::SamplerStatus;
 use crate::metrics::window::DropReason;
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub node_waiting_for: Option<String>,
     /// How to get that; absent as long as the wait is one that ends by itself, or that every start may have.
     pub node_mend: Option<String>,
+    /// Whether EC2 takes this spot instance away.
+    pub interruption: InterruptionStatus,
     /// The GPUs and their driver.
     pub gpu: GpuStatus,
     /// Windows, series and the host.
@@ -147,6 +150,7 @@ impl From<Earlier> for EarlierRuns {
 pub struct Snapshots {
     agent: AgentInfo,
     node: watch::Receiver<IdentityStatus>,
+    interruption: watch::Receiver<InterruptionStatus>,
     publish: PublishInfo,
     gpu: watch::Receiver<GpuStatus>,
     sampler: watch::Receiver<SamplerStatus>,
@@ -160,6 +164,7 @@ impl Snapshots {
     pub fn new(
         config: &Config,
         node: watch::Receiver<IdentityStatus>,
+        interruption: watch::Receiver<InterruptionStatus>,
         gpu: watch::Receiver<GpuStatus>,
         sampler: watch::Receiver<SamplerStatus>,
         published: watch::Receiver<PublishStatus>,
@@ -185,6 +190,7 @@ impl Snapshots {
         Self {
             agent,
             node,
+            interruption,
             publish,
             gpu,
             sampler,
@@ -214,6 +220,7 @@ impl Snapshots {
             node: node.identity,
             node_waiting_for: node.waiting_for,
             node_mend: node.mend,
+            interruption: self.interruption.borrow().clone(),
             gpu: self.gpu.borrow().clone(),
             sampler,
             publish: PublishInfo {

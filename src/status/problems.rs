@@ -1,6 +1,6 @@
 //! What is wrong, and how to mend it: the part of the status that somebody is paged for. Pure.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,7 @@ fn problem(what: impl Into<String>, mend: impl Into<String>) -> Problem {
 #[must_use]
 pub fn find(snapshot: &Snapshot) -> Vec<Problem> {
     let mut problems = Vec::new();
+    interruption(snapshot, &mut problems);
     driver(snapshot, &mut problems);
     gpus(snapshot, &mut problems);
     node(snapshot, &mut problems);
@@ -45,6 +46,44 @@ pub fn find(snapshot: &Snapshot) -> Vec<Problem> {
     data(snapshot, &mut problems);
     host(snapshot, &mut problems);
     problems
+}
+
+fn interruption(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    let announced = &snapshot.interruption;
+    if let Some(notice) = &announced.notice {
+        problems.push(problem(
+            format!(
+                "EC2 takes this spot instance away: {}{}",
+                notice.action,
+                when(snapshot)
+            ),
+            "move what runs here: kubectl drain; the agent sends everything as fast as CloudWatch takes it",
+        ));
+    } else if let Some(at) = announced.rebalance {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
+        problems.push(problem(
+            format!(
+                "EC2 recommends to replace this spot instance since {}: it may soon be interrupted",
+                humantime::format_rfc3339_seconds(at)
+            ),
+            "let another node take over: kubectl drain",
+        ));
+    }
+}
+
+/// When the instance is gone, by the clock and in seconds from now.
+fn when(snapshot: &Snapshot) -> String {
+    let Some(at) = snapshot.interruption.notice.as_ref().and_then(|notice| notice.at) else {
+        return String::new();
+    };
+    let skew = snapshot.publish.done.clock_skew_seconds.unwrap_or_default();
+    let left = at as f64 - skew - snapshot.agent.taken_at;
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
+    format!(
+        " at {}, in {:.0} s",
+        humantime::format_rfc3339_seconds(at),
+        left.max(0.0)
+    )
 }
 
 fn driver(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
@@ -297,6 +336,10 @@ fn node(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
 #[must_use]
 pub fn summary(snapshot: &Snapshot) -> String {
     let gpus = &snapshot.gpu.gpus;
+    let interruption = match &snapshot.interruption.notice {
+        Some(notice) => format!("spot instance: {}{}; ", notice.action, when(snapshot)),
+        None => String::new(),
+    };
     let healthy = gpus.iter().filter(|gpu| gpu.is_healthy()).count();
     let gpus = match &snapshot.gpu.driver {
         DriverState::Off => "GPUs off".to_owned(),
@@ -338,7 +381,7 @@ pub fn summary(snapshot: &Snapshot) -> String {
         n => format!("; {n} problems: gpushare status"),
     };
     format!(
-        "{gpus}; {}: {failing}{published}{spool}; {ledger}{problems}",
+        "{interruption}{gpus}; {}: {failing}{published}{spool}; {ledger}{problems}",
         snapshot.publish.target
     )
 }
@@ -361,6 +404,7 @@ fn backlog(snapshot: &Snapshot) -> String {
 mod tests {
     use super::*;
     use crate::host::HostSample;
+    use crate::interruption::Notice;
 
     /// A snapshot with nothing wrong in it, 1000 s after the epoch and with an interval of 60 s.
     fn well() -> Snapshot {
@@ -375,6 +419,36 @@ mod tests {
 
     fn whats(snapshot: &Snapshot) -> Vec<String> {
         find(snapshot).into_iter().map(|problem| problem.what).collect()
+    }
+
+    #[test]
+    fn c17_an_interruption_comes_before_everything_else() {
+        let mut snapshot = Snapshot::default();
+        snapshot.agent.taken_at = 1000.0;
+        snapshot.publish.done.clock_skew_seconds = Some(5.0);
+        snapshot.interruption.rebalance = Some(900);
+        let told = find(&snapshot);
+        assert!(
+            told[0].what.contains("since 1970-01-01T00:15:00Z"),
+            "{}",
+            told[0].what
+        );
+        snapshot.interruption.notice = Some(Notice {
+            action: "terminate".into(),
+            at: Some(1120),
+        });
+        let line = summary(&snapshot);
+        assert!(
+            line.starts_with("spot instance: terminate at 1970-01-01T00:18:40Z, in 115 s; "),
+            "{line}"
+        );
+        let told = find(&snapshot);
+        assert!(
+            told[0]
+                .what
+                .contains("terminate at 1970-01-01T00:18:40Z, in 115 s")
+        );
+        assert!(!told.iter().any(|problem| problem.what.contains("recommends")));
     }
 
     #[test]

@@ -1,4 +1,5 @@
 mod backlog;
+mod notices;
 mod stage;
 
 use super::*;

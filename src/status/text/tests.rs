@@ -9,6 +9,7 @@ use crate::gpu::wire::{Fault, FaultKind};
 use crate::gpu::{ChildStatus, GpuInfo, GpuProcess};
 use crate::host::{DiskIo, DiskSpace};
 use crate::identity::Identity;
+use crate::interruption::InterruptionStatus;
 use crate::metrics::task::SamplerStatus;
 use crate::metrics::window::{DropReason, Ledger};
 use crate::publish::report::PublishStatus;
@@ -91,6 +92,7 @@ fn host_sample() -> HostSample {
 /// A g5.12xlarge with two GPUs on which nothing is wrong.
 fn healthy() -> Snapshot {
     Snapshot {
+        interruption: InterruptionStatus::default(),
         node_waiting_for: None,
         node_mend: None,
         version: 1,

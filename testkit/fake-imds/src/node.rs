@@ -24,6 +24,8 @@ pub struct Node {
     pub role: Option<String>,
     /// What that role's path gives.
     pub credentials: Credentials,
+    /// `instance-life-cycle`: `spot` or `on-demand`.
+    pub life_cycle: String,
     /// `spot/instance-action`.
     pub spot_action: Option<SpotAction>,
     /// `events/recommendations/rebalance`: the time of the notice, 404 before.
@@ -42,6 +44,7 @@ impl Default for Node {
             tags: None,
             role: Some("node".to_owned()),
             credentials: Credentials::default(),
+            life_cycle: "on-demand".to_owned(),
             spot_action: None,
             rebalance: None,
         }

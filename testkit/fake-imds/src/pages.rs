@@ -36,6 +36,7 @@ fn pages(node: &Node, now: SystemTime) -> BTreeMap<String, String> {
     let mut add = |path: &str, text: String| pages.insert(format!("{META_DATA}/{path}"), text);
     add("instance-id", node.instance_id.clone());
     add("ami-id", node.image_id.clone());
+    add("instance-life-cycle", node.life_cycle.clone());
     add("instance-type", node.instance_type.clone());
     add("placement/region", node.region.clone());
     add("placement/availability-zone", node.availability_zone.clone());
@@ -138,7 +139,7 @@ mod tests {
         let listed = meta(&Node::default(), 0, "").unwrap();
         assert_eq!(
             listed,
-            "ami-id\niam/\ninstance-id\ninstance-type\nplacement/\nservices/"
+            "ami-id\niam/\ninstance-id\ninstance-life-cycle\ninstance-type\nplacement/\nservices/"
         );
         assert_eq!(
             meta(&Node::default(), 0, "iam/security-credentials/").as_deref(),

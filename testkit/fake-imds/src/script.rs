@@ -43,6 +43,7 @@ fn read_node(document: &mut Keys, start: SystemTime) -> Node {
             ("instance_id", &mut node.instance_id),
             ("image_id", &mut node.image_id),
             ("instance_type", &mut node.instance_type),
+            ("life_cycle", &mut node.life_cycle),
             ("region", &mut node.region),
             ("availability_zone", &mut node.availability_zone),
             ("account_id", &mut node.account_id),

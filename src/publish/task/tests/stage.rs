@@ -124,6 +124,7 @@ pub(super) struct Stage {
     pub(super) fake: Fake,
     pub(super) store: Arc<Spool>,
     pub(super) identity: watch::Sender<IdentityStatus>,
+    pub(super) interruption: watch::Sender<InterruptionStatus>,
     pub(super) status: watch::Receiver<PublishStatus>,
     pub(super) drained: CancellationToken,
     pub(super) task: tokio::task::JoinHandle<Result<(), PublishError<StdoutError>>>,
@@ -146,6 +147,7 @@ impl Stage {
         prepare(&mut fake.0.lock().unwrap());
         let store = Arc::new(spool);
         let (identity, identity_watch) = watch::channel(known);
+        let (interruption, interruption_watch) = watch::channel(InterruptionStatus::default());
         let (status_sender, status) = watch::channel(PublishStatus::default());
         let settings = PublishSettings {
             batch: BatchSettings {
@@ -162,6 +164,7 @@ impl Stage {
             fake.clone(),
             Arc::clone(&store) as Arc<dyn Store>,
             identity_watch,
+            interruption_watch,
             settings,
             status_sender,
         );
@@ -171,6 +174,7 @@ impl Stage {
             fake,
             store,
             identity,
+            interruption,
             status,
             drained,
             task,
