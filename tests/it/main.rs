@@ -14,4 +14,5 @@ mod harness;
 mod identity;
 mod input;
 mod life;
+mod outage;
 mod publish;

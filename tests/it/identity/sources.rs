@@ -39,7 +39,7 @@ fn what_is_configured_wins_value_by_value() {
 }
 
 #[test]
-fn a_node_that_is_told_everything_asks_for_nothing_but_credentials() {
+fn a_node_that_is_told_everything_asks_for_nothing_but_credentials_and_notices() {
     let cloud = Cloud::new();
     let node = cloud
         .node()
@@ -59,7 +59,11 @@ fn a_node_that_is_told_everything_asks_for_nothing_but_credentials() {
     ];
     assert_eq!(dimensions(&cloud.cloudwatch.accepted()), only(&expected));
     for request in cloud.imds.requests() {
-        let wanted = ["/latest/api/token", "/latest/meta-data/iam/"];
+        let wanted = [
+            "/latest/api/token",
+            "/latest/meta-data/iam/",
+            "/latest/meta-data/instance-life-cycle",
+        ];
         assert!(
             wanted.iter().any(|start| request.path.starts_with(start)),
             "{request:?}"

@@ -14,7 +14,7 @@ use crate::harness::{Agent, Ended, Node, output};
 use crate::life::scene::NO_GPUS;
 
 /// What a stop may take at most, even while CloudWatch does not answer.
-pub(super) const STOP: Duration = Duration::from_secs(10);
+pub(crate) const STOP: Duration = Duration::from_secs(10);
 
 /// A node without GPUs that publishes to `fake` and tries again within a second after its first two failures.
 pub(crate) fn node(fake: &FakeCloudWatch) -> Node {
@@ -23,7 +23,7 @@ pub(crate) fn node(fake: &FakeCloudWatch) -> Node {
 }
 
 /// The same with a GPU whose every utilisation sample is known; and since when, in microseconds since 1970.
-pub(super) fn node_with_gpu(fake: &FakeCloudWatch) -> (Node, u64) {
+pub(crate) fn node_with_gpu(fake: &FakeCloudWatch) -> (Node, u64) {
     let (node, epoch_us) = node_on_stairs();
     (publishing(node, fake), epoch_us)
 }
@@ -43,7 +43,7 @@ pub(super) fn node_without_endpoint(region: &str) -> Node {
 }
 
 /// Makes a node publish to `fake`, with credentials from the environment.
-pub(super) fn publishing(node: Node, fake: &FakeCloudWatch) -> Node {
+pub(crate) fn publishing(node: Node, fake: &FakeCloudWatch) -> Node {
     with_credentials(without_credentials(node, fake))
 }
 
@@ -84,7 +84,7 @@ pub(super) fn instance_whose(wanted: impl Fn(&mut Backoff) -> bool) -> String {
 }
 
 /// Waits until publishing has failed in this way.
-pub(super) fn wait_failure(agent: &Agent, class: Class) -> Snapshot {
+pub(crate) fn wait_failure(agent: &Agent, class: Class) -> Snapshot {
     agent.wait(&format!("a failure: {}", class.as_str()), |status| {
         let error = &status.publish.done.last_error;
         error.as_ref().is_some_and(|error| error.class == class)
@@ -92,7 +92,7 @@ pub(super) fn wait_failure(agent: &Agent, class: Class) -> Snapshot {
 }
 
 /// Waits until publishing works again, and at least `windows` windows have arrived by then.
-pub(super) fn wait_well(agent: &Agent, windows: u64) -> Snapshot {
+pub(crate) fn wait_well(agent: &Agent, windows: u64) -> Snapshot {
     agent.wait("publishing works", |status| {
         let done = &status.publish.done;
         done.failing_since.is_none() && done.windows >= windows
@@ -115,7 +115,7 @@ pub(crate) fn stopped(agent: Agent) -> Ended {
 }
 
 /// What `gpushare status` prints.
-pub(super) fn status_text(node: &Node) -> String {
+pub(crate) fn status_text(node: &Node) -> String {
     let (code, text, stderr) = output(node.command(&["status"]));
     assert_eq!(code, 0, "{stderr}");
     text
@@ -123,7 +123,7 @@ pub(super) fn status_text(node: &Node) -> String {
 
 /// Every datum that arrived, once however often it was sent.
 #[track_caller]
-pub(super) fn once(accepted: &[AcceptedDatum]) -> Vec<AcceptedDatum> {
+pub(crate) fn once(accepted: &[AcceptedDatum]) -> Vec<AcceptedDatum> {
     let mut known = BTreeMap::<&Key, &AcceptedDatum>::new();
     for datum in accepted {
         let first = known.entry(&datum.key).or_insert(datum);
@@ -137,7 +137,7 @@ pub(super) fn once(accepted: &[AcceptedDatum]) -> Vec<AcceptedDatum> {
 }
 
 /// How many samples arrived in each window, by its start.
-pub(super) fn samples_by_window(accepted: &[AcceptedDatum]) -> BTreeMap<SystemTime, f64> {
+pub(crate) fn samples_by_window(accepted: &[AcceptedDatum]) -> BTreeMap<SystemTime, f64> {
     let mut windows = BTreeMap::new();
     for datum in once(accepted) {
         *windows.entry(datum.key.timestamp).or_default() += datum.counts.iter().sum::<f64>();

@@ -16,13 +16,14 @@ const VAGUE_MODULES: [&str; 7] = [
     "utils", "util", "common", "helpers", "helper", "manager", "managers",
 ];
 /// Crates with one home: the crate, as it is named in code, and the paths that may name it.
-const ONE_HOME: [(&str, &[&str]); 3] = [
+const ONE_HOME: [(&str, &[&str]); 4] = [
     (concat!("nvml", "_wrapper"), &["src/gpu/nvml", "testkit/"]),
     (concat!("sys", "info"), &["src/host/"]),
     (
         concat!("aws_sdk_", "cloudwatch"),
         &["src/publish/cloudwatch", "testkit/"],
     ),
+    (concat!("rusq", "lite"), &["src/publish/spool/sqlite.rs"]),
 ];
 /// First components of the absolute paths at which people and CI systems keep a checkout.
 const CHECKOUT_ROOTS: [&str; 7] = ["Users", "builds", "github", "home", "root", "work", "workspace"];
