@@ -12,6 +12,7 @@
 //! | [`gpu`] | the GPUs, read by a child process that may hang |
 //! | [`host`] | processor, memory, swap, disks |
 //! | [`aws_http`] | the HTTP client under every call to AWS |
+//! | [`mps`] | NVIDIA MPS on every GPU, supervised and verified |
 //! | [`metrics`] | catalogue, series, windows, the sampler |
 //! | [`publish`] | batches and where they go |
 //! | [`status`] | snapshot, socket, table |
@@ -33,6 +34,7 @@ pub mod identity;
 pub mod interruption;
 pub mod log;
 pub mod metrics;
+pub mod mps;
 pub mod publish;
 mod signals;
 pub mod status;

@@ -1,0 +1,1 @@
+//! Calls the control program, never longer than a limit.
