@@ -4,7 +4,7 @@
 //! GPU is `Ready` only while a probe has seen a daemon of ours with the defaults that are wished and an active server.
 //!
 //! * `task`: the reconciler: what is wished and what is seen -> steps -> done -> status, for ever;
-//! * `plan`: which step, and which state, for one GPU (pure);
+//! * [`plan`]: which step, and which state, for one GPU (pure);
 //! * [`backend`]: who keeps a daemon's process: `units` (systemd over D-Bus), `process` (hosts without systemd);
 //! * `run`: `gpushare mps run`, the small parent of one control daemon, and `mps quit` and `mps restart`;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
@@ -18,6 +18,7 @@ pub mod backend;
 pub mod control;
 pub mod directories;
 pub mod limits;
+pub mod plan;
 pub mod protocol;
 
 use std::sync::Arc;
