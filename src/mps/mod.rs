@@ -20,6 +20,7 @@ pub mod directories;
 pub mod limits;
 pub mod plan;
 pub mod protocol;
+pub mod units;
 
 use std::sync::Arc;
 
