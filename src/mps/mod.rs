@@ -8,7 +8,7 @@
 //! * [`backend`]: who keeps a daemon's process: `units` (systemd over D-Bus), `process` (hosts without systemd);
 //! * `run`: `gpushare mps run`, the small parent of one control daemon, and `mps quit` and `mps restart`;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
-//! * `events`: what the daemon's log says, and how the agent hears of it;
+//! * [`events`]: what the daemon's log says, and how the agent hears of it;
 //! * [`directories`]: where the files of one daemon are;
 //! * [`limits`]: how many clients a GPU takes, and what a slice is too small for (pure).
 //!
@@ -17,6 +17,7 @@
 pub mod backend;
 pub mod control;
 pub mod directories;
+pub mod events;
 pub mod limits;
 pub mod protocol;
 
