@@ -7,16 +7,22 @@
 //! * [`plan`]: which step, and which state, for one GPU (pure);
 //! * [`backend`]: who keeps a daemon's process: `units` (systemd over D-Bus), `process` (hosts without systemd);
 //! * `run`: `gpushare mps run`, the small parent of one control daemon, and `mps quit` and `mps restart`;
+//! * [`argument`]: the GPU that an operator names;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
-//! * `events`: what the daemon's log says, and how the agent hears of it;
+//! * [`compute_mode`]: sets the GPU's compute mode and puts it back; [`call`]: what both call programs with;
+//! * [`events`]: what the daemon's log says, and how the agent hears of it;
 //! * [`directories`]: where the files of one daemon are;
 //! * [`limits`]: how many clients a GPU takes, and what a slice is too small for (pure).
 //!
 //! It must not touch a daemon that is well because the agent starts, stops or fails: pods run on it.
 
+pub mod argument;
 pub mod backend;
+pub mod call;
+pub mod compute_mode;
 pub mod control;
 pub mod directories;
+pub mod events;
 pub mod limits;
 pub mod plan;
 pub mod protocol;

@@ -29,6 +29,19 @@ impl Numbers {
         self.gpus.get(uuid).map(|gpu| gpu.number)
     }
 
+    /// The GPU that has a number.
+    #[must_use]
+    pub fn gpu(&self, number: u32) -> Option<&GpuUuid> {
+        let mut gpus = self.gpus.iter();
+        gpus.find_map(|(uuid, gpu)| (gpu.number == number).then_some(uuid))
+    }
+
+    /// Every GPU that has a number, in the order of the numbers.
+    #[must_use]
+    pub fn by_number(&self) -> BTreeMap<u32, &GpuUuid> {
+        self.gpus.iter().map(|(uuid, gpu)| (gpu.number, uuid)).collect()
+    }
+
     /// The GPUs that the driver has listed in this boot, with their numbers.
     #[must_use]
     pub fn seen_in(&self, boot_id: &str) -> Vec<(GpuUuid, u32)> {

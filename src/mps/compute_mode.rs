@@ -1,0 +1,383 @@
+//! The compute mode of a GPU: set by a process of its own, because NVML may hang, and put back at the end.
+//!
+//! The mode that the GPU had before MPS is kept in a file as long as MPS has changed it. Blocking.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::call::{Abandoned, CallError, Finished, call};
+use crate::cli::Global;
+use crate::gpu::GpuUuid;
+use crate::log::chain;
+
+/// How long NVML may take: its init alone takes seconds where no persistence daemon runs.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// The running binary, even after a package upgrade replaced the file.
+const SELF: &str = "/proc/self/exe";
+
+/// `EX_UNAVAILABLE` of sysexits.h.
+const UNAVAILABLE: i32 = 69;
+
+/// `nvmlComputeMode_t`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputeMode {
+    /// Several processes, each with a context of its own.
+    Default,
+    /// One thread of one process. NVIDIA has given it up.
+    ExclusiveThread,
+    /// No process.
+    Prohibited,
+    /// One process: the MPS server, so that nothing can go past it.
+    ExclusiveProcess,
+}
+
+impl ComputeMode {
+    const ALL: [Self; 4] = [
+        Self::Default,
+        Self::ExclusiveThread,
+        Self::Prohibited,
+        Self::ExclusiveProcess,
+    ];
+
+    /// The word for it on the command line, in the answer and in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::ExclusiveThread => "exclusive_thread",
+            Self::Prohibited => "prohibited",
+            Self::ExclusiveProcess => "exclusive_process",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == word)
+    }
+}
+
+/// What setting the mode changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The mode before.
+    pub before: ComputeMode,
+    /// The mode as it was read back.
+    pub now: ComputeMode,
+}
+
+/// The mode could not be set.
+#[derive(Debug, thiserror::Error)]
+pub enum ComputeModeError {
+    /// There is no such GPU or no driver, or the driver refuses.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The process failed in another way.
+    #[error(
+        "the process that sets the compute mode failed ({status}){}",
+        after_colon(words)
+    )]
+    Failed {
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// What it said.
+        words: String,
+    },
+    /// It says something that makes no sense.
+    #[error("the process that sets the compute mode says {0:?}, which makes no sense: report this bug")]
+    NotUnderstood(String),
+    /// The driver takes another mode than it was given.
+    #[error("the compute mode was set to {wished}, and reads back as {now}", wished = wished.as_str(), now = now.as_str())]
+    NotTaken {
+        /// What was set.
+        wished: ComputeMode,
+        /// What there is.
+        now: ComputeMode,
+    },
+    /// It does not answer, or there is no process.
+    #[error("the compute mode cannot be set by another process ({SELF} nvml)")]
+    Call(#[source] CallError),
+}
+
+fn after_colon(words: &str) -> String {
+    if words.is_empty() {
+        return String::new();
+    }
+    format!(": {words}")
+}
+
+/// Sets the compute mode of a GPU. `global` is handed on, because the configuration names the NVML library.
+pub fn set(global: &Global, gpu: &GpuUuid, mode: ComputeMode) -> Result<Change, ComputeModeError> {
+    set_by(command(global, gpu, mode), mode, LIMIT)
+}
+
+fn command(global: &Global, gpu: &GpuUuid, mode: ComputeMode) -> Command {
+    let mut command = Command::new(SELF);
+    command.args(["nvml", "--gpu", &gpu.0, "--compute-mode", mode.as_str()]);
+    // Its last words are read here, and not by the journal.
+    command.args(["--log-format", "text"]);
+    if let Some(path) = &global.config {
+        command.arg("--config").arg(path);
+    }
+    for setting in &global.set {
+        command.arg("--set").arg(setting);
+    }
+    command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
+    command
+}
+
+fn set_by(command: Command, wished: ComputeMode, limit: Duration) -> Result<Change, ComputeModeError> {
+    let finished = call(command, b"", limit, &Abandoned::default()).map_err(ComputeModeError::Call)?;
+    let change = understood(&finished)?;
+    if change.now != wished {
+        return Err(ComputeModeError::NotTaken {
+            wished,
+            now: change.now,
+        });
+    }
+    Ok(change)
+}
+
+fn understood(finished: &Finished) -> Result<Change, ComputeModeError> {
+    if !finished.status.success() {
+        let words = last_words(&finished.stderr);
+        return Err(match finished.status.code() {
+            Some(UNAVAILABLE) => ComputeModeError::Unavailable(words),
+            _ => ComputeModeError::Failed {
+                status: finished.status,
+                words,
+            },
+        });
+    }
+    let answer = String::from_utf8_lossy(&finished.stdout);
+    serde_json::from_str(answer.trim()).map_err(|_| {
+        let begin = answer.trim().chars().take(200).collect();
+        ComputeModeError::NotUnderstood(begin)
+    })
+}
+
+/// The last line on standard error is why it failed.
+fn last_words(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty());
+    let line = line.unwrap_or_default().trim();
+    line.strip_prefix("gpushare: ").unwrap_or(line).to_owned()
+}
+
+/// The file that keeps the mode before MPS cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeptError {
+    /// It cannot be read, written or removed.
+    #[error("the compute mode before MPS cannot be kept")]
+    File(#[from] io::Error),
+    /// Not a compute mode.
+    #[error("{} names no compute mode: remove it, and set the mode with `nvidia-smi -c`", path.display())]
+    Nonsense {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Keeps the mode that the GPU had before MPS, unless one is kept already: what a restart finds is our own doing.
+pub fn keep(path: &Path, before: ComputeMode) -> Result<(), KeptError> {
+    let fresh = path.with_extension(format!("compute-mode.{}", std::process::id()));
+    fs_err::write(&fresh, format!("{}\n", before.as_str()))?;
+    // A link is made whole or not at all, and never over another file.
+    let linked = fs_err::hard_link(&fresh, path);
+    fs_err::remove_file(&fresh)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The mode that was kept; `None` where MPS has changed nothing.
+pub fn kept(path: &Path) -> Result<Option<ComputeMode>, KeptError> {
+    let text = match fs_err::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let nonsense = || KeptError::Nonsense {
+        path: path.to_owned(),
+    };
+    ComputeMode::parse(text.trim()).ok_or_else(nonsense).map(Some)
+}
+
+/// Why the mode could not be put back.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// It is not known which it was.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
+    /// It is known, and could not be set. It is still kept, for another attempt.
+    #[error("the GPU's compute mode was {} before MPS, and could not be restored", mode.as_str())]
+    Set {
+        /// The mode before.
+        mode: ComputeMode,
+        /// Why not.
+        #[source]
+        source: ComputeModeError,
+    },
+}
+
+/// Puts the mode back that was kept, and forgets it. Returns the mode, `None` where there was nothing to put back.
+pub fn restore(global: &Global, gpu: &GpuUuid, path: &Path) -> Result<Option<ComputeMode>, RestoreError> {
+    restore_by(path, |mode| set(global, gpu, mode))
+}
+
+fn restore_by(
+    path: &Path,
+    set: impl FnOnce(ComputeMode) -> Result<Change, ComputeModeError>,
+) -> Result<Option<ComputeMode>, RestoreError> {
+    let Some(mode) = kept(path)? else {
+        return Ok(None);
+    };
+    set(mode).map_err(|source| RestoreError::Set { mode, source })?;
+    fs_err::remove_file(path).map_err(KeptError::File)?;
+    tracing::debug!(path = %path.display(), mode = mode.as_str(), "compute mode restored");
+    Ok(Some(mode))
+}
+
+impl ComputeModeError {
+    /// What was said, with all causes, in one line.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        chain(self).replace('\n', " ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn set(script: &str) -> Result<Change, ComputeModeError> {
+        set_by(
+            shell(script),
+            ComputeMode::ExclusiveProcess,
+            Duration::from_secs(20),
+        )
+    }
+
+    #[test]
+    fn the_answer_tells_the_mode_before() {
+        let change = set(r#"echo '{"before":"default","now":"exclusive_process"}'"#).unwrap();
+        assert_eq!(change.before, ComputeMode::Default);
+        assert_eq!(change.now, ComputeMode::ExclusiveProcess);
+    }
+
+    #[test]
+    fn what_the_driver_refuses_is_told_in_its_words() {
+        let error = set("echo noise >&2; echo 'gpushare: no GPU has this UUID' >&2; exit 69").unwrap_err();
+        assert!(matches!(error, ComputeModeError::Unavailable(_)), "{error}");
+        assert_eq!(error.to_string(), "no GPU has this UUID");
+    }
+
+    #[test]
+    fn other_ends_and_answers_that_make_no_sense_are_errors() {
+        let error = set("echo oops >&2; exit 3").unwrap_err().to_string();
+        assert!(error.contains("exit status: 3): oops"), "{error}");
+        for script in [
+            "true",
+            "echo well",
+            "echo '{\"before\":\"default\"}'",
+            "printf '\\377\\376'",
+        ] {
+            let error = set(script).unwrap_err();
+            assert!(matches!(error, ComputeModeError::NotUnderstood(_)), "{error}");
+        }
+        let error = set(r#"echo '{"before":"default","now":"default"}'"#).unwrap_err();
+        assert!(matches!(error, ComputeModeError::NotTaken { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_driver_that_hangs_is_waited_for_in_bounds() {
+        let error = set_by(
+            shell("sleep 1000"),
+            ComputeMode::Default,
+            Duration::from_millis(50),
+        );
+        let error = error.unwrap_err();
+        assert!(
+            matches!(error, ComputeModeError::Call(CallError::TimedOut { .. })),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_configuration_is_handed_on() {
+        let global = Global {
+            config: Some("/etc/other.toml".into()),
+            set: vec!["gpu.nvml_library=/lib/x".into()],
+            log_format: None,
+        };
+        let command = command(&global, &"GPU-1".into(), ComputeMode::Default);
+        let arguments: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
+        assert_eq!(
+            arguments,
+            [
+                "nvml",
+                "--gpu",
+                "GPU-1",
+                "--compute-mode",
+                "default",
+                "--log-format",
+                "text",
+                "--config",
+                "/etc/other.toml",
+                "--set",
+                "gpu.nvml_library=/lib/x"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_first_mode_is_kept_and_no_later_one() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("gpushare.compute-mode");
+        assert_eq!(kept(&path).unwrap(), None);
+        keep(&path, ComputeMode::Default).unwrap();
+        keep(&path, ComputeMode::ExclusiveProcess).unwrap();
+        assert_eq!(kept(&path).unwrap(), Some(ComputeMode::Default));
+        let files = fs_err::read_dir(root.path()).unwrap().count();
+        assert_eq!(files, 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_mode_is_put_back_once_and_kept_where_that_fails() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("gpushare.compute-mode");
+        keep(&path, ComputeMode::Default).unwrap();
+        let refused = restore_by(&path, |_| Err(ComputeModeError::Unavailable("gone".into())));
+        assert!(chain(&refused.unwrap_err()).ends_with("could not be restored: gone"));
+        let set = |now| {
+            Ok(Change {
+                before: ComputeMode::ExclusiveProcess,
+                now,
+            })
+        };
+        assert_eq!(restore_by(&path, set).unwrap(), Some(ComputeMode::Default));
+        assert_eq!(restore_by(&path, set).unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_names_no_mode_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("gpushare.compute-mode");
+        for bytes in [b"".as_slice(), b"fast\n", b"\xff\xfe"] {
+            fs_err::write(&path, bytes).unwrap();
+            let error = kept(&path).unwrap_err().to_string();
+            assert!(error.contains("gpushare.compute-mode names no"), "{error}");
+        }
+    }
+}
