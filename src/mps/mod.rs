@@ -4,13 +4,13 @@
 //! GPU is `Ready` only while a probe has seen a daemon of ours with the defaults that are wished and an active server.
 //!
 //! * `task`: the reconciler: what is wished and what is seen -> steps -> done -> status, for ever;
-//! * `plan`: which step, and which state, for one GPU (pure);
+//! * [`plan`]: which step, and which state, for one GPU (pure);
 //! * [`backend`]: who keeps a daemon's process: `units` (systemd over D-Bus), `process` (hosts without systemd);
 //! * `run`: `gpushare mps run`, the small parent of one control daemon, and `mps quit` and `mps restart`;
 //! * [`argument`]: the GPU that an operator names;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
 //! * [`compute_mode`]: sets the GPU's compute mode and puts it back; [`call`]: what both call programs with;
-//! * `events`: what the daemon's log says, and how the agent hears of it;
+//! * [`events`]: what the daemon's log says, and how the agent hears of it;
 //! * [`directories`]: where the files of one daemon are;
 //! * [`limits`]: how many clients a GPU takes, and what a slice is too small for (pure).
 //!
@@ -22,8 +22,11 @@ pub mod call;
 pub mod compute_mode;
 pub mod control;
 pub mod directories;
+pub mod events;
 pub mod limits;
+pub mod plan;
 pub mod protocol;
+pub mod units;
 
 use std::sync::Arc;
 

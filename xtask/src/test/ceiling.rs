@@ -9,9 +9,9 @@ use anyhow::ensure;
 
 use crate::workspace::{Workspace, stdout_of};
 
-/// 81 crates stand in the tree without the AWS SDK, 208 with it; the rest is room for the small changes that
+/// 221 crates stand in the tree, 127 of them for the AWS SDK, 10 for D-Bus; the rest is room for the small changes that
 /// updates bring. A step that needs more raises it in its own commit and says for what.
-const MAX_CRATES: usize = 220;
+const MAX_CRATES: usize = 232;
 
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let args = [

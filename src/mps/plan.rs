@@ -1,0 +1,433 @@
+//! What to do about one GPU's MPS, and how it is. Pure: what is seen and the time in, a state and at most one step out.
+//!
+//! ```text
+//! GPU gone ---------------> NoDriver           its daemon is stopped: it cannot work, and holds the driver
+//! no process -------------> Starting  (Start; Down with the reason while it keeps failing)
+//! process, not probed ----> Starting  (probed fast)
+//! probe fails ------------> as before, and Down with the third in a row (Restart, after `mps.grace` with clients)
+//! probe answers ----------> Ready, or Degraded with what is wrong and the step that mends it
+//! ```
+//!
+//! A daemon that is well is never touched: one that was there before the agent is adopted by probing it. A step is never
+//! repeated faster than its back-off.
+
+mod pause;
+mod server;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use self::pause::Pause;
+use self::server::Servers;
+use super::backend::{BackendError, Ended, Unit};
+use super::protocol::Report;
+use super::{MpsState, Trouble};
+
+/// So many probes in a row have to fail before a daemon counts as down: one slow answer is no outage.
+pub const STRIKES: u32 = 3;
+
+/// Time between two probes of a daemon that is not `Ready`: pods wait for it.
+pub const FAST: Duration = Duration::from_millis(500);
+
+/// How long a daemon is probed fast; afterwards `mps.probe_interval` counts, or [`SLOWED`] if that is longer.
+const FAST_FOR: Duration = Duration::from_secs(15);
+
+/// The longest pause between two probes of one that is not `Ready`.
+const SLOWED: Duration = Duration::from_secs(5);
+
+/// What `mps run` exits with when something that it needs is not there.
+const UNAVAILABLE: i32 = 69;
+
+/// What is wished of every GPU's MPS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// `mps.probe_interval`.
+    pub probe_interval: Duration,
+    /// `mps.grace`.
+    pub grace: Duration,
+    /// `mps.exclusive_process`.
+    pub exclusive: bool,
+}
+
+/// Whether there is a GPU to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// NVML has not said anything about it yet, or does not answer: nothing is started or stopped on a guess.
+    Unknown,
+    /// The driver is not loaded, or has lost the GPU.
+    Gone,
+    /// It can be used.
+    Here,
+}
+
+/// What a probe found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// Counts the probes of this GPU.
+    pub number: u64,
+    /// The process of the daemon that was probed.
+    pub pid: u32,
+    /// When it ended.
+    pub at: Duration,
+    /// What came of it.
+    pub outcome: Result<Report, Unanswered>,
+}
+
+/// Why a probe brought nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Whether it is the daemon that does not answer; else it could not be asked.
+    pub is_the_daemons: bool,
+    /// In words.
+    pub trouble: Trouble,
+}
+
+/// What is seen of one GPU.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    /// The GPU.
+    pub device: Device,
+    /// Why MPS cannot be on this GPU at all.
+    pub refusal: Option<&'a Trouble>,
+    /// Somebody stopped the daemon on purpose.
+    pub is_quit: bool,
+    /// The daemon's process.
+    pub unit: &'a Result<Unit, BackendError>,
+    /// The newest probe.
+    pub probe: Option<&'a Probe>,
+    /// Why the daemon's process ended last, by its own account.
+    pub last_words: Option<&'a Trouble>,
+    /// How many servers have ended or failed since the agent started.
+    pub servers_ended: u64,
+    /// Clients of the newest probe whose processes are no more, or are zombies.
+    pub gone_clients: &'a BTreeSet<u32>,
+    /// Whether the GPU's compute mode has been another than is wished for longer than a reading takes to arrive.
+    pub has_drifted: bool,
+    /// Processes that use the GPU past MPS.
+    pub intruders: &'a [u32],
+}
+
+/// A step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Start the daemon's process.
+    Start,
+    /// Stop it in order.
+    Stop,
+    /// End it and start it anew.
+    Restart,
+    /// Let it set the compute mode and the pods' view again.
+    Reload,
+    /// Start a server ahead of the first client.
+    StartServer,
+    /// Let the server drop these clients.
+    Terminate {
+        /// The server.
+        server: u32,
+        /// Its clients.
+        clients: Vec<u32>,
+    },
+    /// End the server, whoever is connected.
+    ShutDownServer {
+        /// The server.
+        server: u32,
+    },
+}
+
+/// What to do, and how it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// How it is.
+    pub state: MpsState,
+    /// What to do now, and why.
+    pub step: Option<(Step, String)>,
+    /// When to probe; absent while there is nothing to probe.
+    pub probe_at: Option<Duration>,
+}
+
+impl Decision {
+    fn of(state: MpsState) -> Self {
+        Self {
+            state,
+            step: None,
+            probe_at: None,
+        }
+    }
+
+    fn and(self, step: Step, why: impl Into<String>) -> Self {
+        Self {
+            step: Some((step, why.into())),
+            ..self
+        }
+    }
+}
+
+/// What is remembered of one GPU's daemon.
+#[derive(Debug, Default)]
+pub struct Daemon {
+    state: Option<MpsState>,
+    /// The process that was seen running last.
+    pid: Option<u32>,
+    /// Since when that one has been running.
+    running_since: Duration,
+    /// Daemons and servers that came after one that had ended.
+    restarts: u64,
+    starts: Pause,
+    /// Why the daemon did not come up, or was restarted: shown until it is verified.
+    why_down: Option<Trouble>,
+    /// The newest probe that was judged.
+    judged: u64,
+    strikes: u32,
+    /// When the first of the strikes was.
+    silent_since: Duration,
+    servers: Servers,
+}
+
+impl Daemon {
+    /// Starts of daemons and servers that followed an end, since the agent started.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.restarts + self.servers.restarts()
+    }
+
+    /// What to do at `now` (monotonic). The step counts as done when it is returned.
+    pub fn decide(&mut self, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
+        let decision = match seen.device {
+            Device::Unknown => self.hold(seen),
+            Device::Gone => self.without_gpu(seen, now),
+            Device::Here => self.with_gpu(wish, seen, now),
+        };
+        self.state = Some(decision.state.clone());
+        decision
+    }
+
+    fn hold(&self, seen: &Seen<'_>) -> Decision {
+        let is_running = matches!(seen.unit, Ok(Unit::Running { .. } | Unit::Starting));
+        let first = if is_running {
+            MpsState::Starting
+        } else {
+            MpsState::NoDriver
+        };
+        Decision::of(self.state.clone().unwrap_or(first))
+    }
+
+    fn without_gpu(&mut self, seen: &Seen<'_>, now: Duration) -> Decision {
+        self.why_down = None;
+        let decision = Decision::of(MpsState::NoDriver);
+        match seen.unit {
+            Ok(Unit::Running { .. } | Unit::Starting) if self.starts.is_due(now) => {
+                self.starts.take(now);
+                decision.and(Step::Stop, "its GPU is gone")
+            }
+            _ => decision,
+        }
+    }
+
+    fn with_gpu(&mut self, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
+        if let Some(trouble) = seen.refusal {
+            return Decision::of(MpsState::Down(trouble.clone()));
+        }
+        match seen.unit {
+            Err(error) => Decision::of(MpsState::Down(Trouble {
+                why: error.what.clone(),
+                mend: error.mend.clone(),
+            })),
+            Ok(Unit::Inactive) if seen.is_quit => Decision::of(MpsState::Down(quit())),
+            Ok(Unit::Inactive) => self.start("it is not running", now),
+            Ok(Unit::Starting) => Decision::of(self.coming_up()),
+            Ok(Unit::Stopping) => Decision::of(MpsState::Down(stopping())),
+            Ok(Unit::Failed(ended)) => {
+                self.why_down = Some(seen.last_words.cloned().unwrap_or_else(|| failed(ended)));
+                self.start("it has ended", now)
+            }
+            Ok(Unit::Running { pid }) => self.running(*pid, wish, seen, now),
+        }
+    }
+
+    fn start(&mut self, why: &str, now: Duration) -> Decision {
+        let decision = Decision::of(self.coming_up());
+        if !self.starts.is_due(now) {
+            return decision;
+        }
+        self.starts.take(now);
+        decision.and(Step::Start, why)
+    }
+
+    /// `Starting`, unless something is known to be wrong.
+    fn coming_up(&self) -> MpsState {
+        self.why_down.clone().map_or(MpsState::Starting, MpsState::Down)
+    }
+
+    fn running(&mut self, pid: u32, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
+        if self.pid != Some(pid) {
+            self.meet(pid, now);
+        }
+        let Some(probe) = seen.probe.filter(|probe| probe.pid == pid) else {
+            return Decision {
+                probe_at: Some(now),
+                ..Decision::of(self.coming_up())
+            };
+        };
+        let is_new = probe.number != self.judged;
+        self.judged = probe.number;
+        let decision = match &probe.outcome {
+            Ok(report) => self.answered(report, wish, seen, is_new, now),
+            Err(unanswered) => self.unanswered(unanswered, wish, is_new, now),
+        };
+        let pause = self.pause(&decision.state, wish, now);
+        Decision {
+            probe_at: Some(probe.at + pause),
+            ..decision
+        }
+    }
+
+    /// Another process than before, or the first that is seen.
+    fn meet(&mut self, pid: u32, now: Duration) {
+        if self.pid.is_some() {
+            self.restarts += 1;
+        }
+        self.pid = Some(pid);
+        self.running_since = now;
+        self.strikes = 0;
+        self.servers.forget();
+    }
+
+    fn pause(&self, state: &MpsState, wish: Wish, now: Duration) -> Duration {
+        let is_suspect = self.strikes > 0 || *state != MpsState::Ready;
+        if !is_suspect {
+            return wish.probe_interval;
+        }
+        let recent =
+            now.saturating_sub(self.running_since) < FAST_FOR || (1..STRIKES).contains(&self.strikes);
+        if recent || self.servers.is_in_treatment() {
+            FAST.min(wish.probe_interval)
+        } else {
+            SLOWED.min(wish.probe_interval)
+        }
+    }
+
+    fn unanswered(&mut self, what: &Unanswered, wish: Wish, is_new: bool, now: Duration) -> Decision {
+        if !what.is_the_daemons {
+            return Decision::of(MpsState::Down(what.trouble.clone()));
+        }
+        if is_new {
+            if self.strikes == 0 {
+                self.silent_since = now;
+            }
+            self.strikes = self.strikes.saturating_add(1);
+        }
+        if self.strikes < STRIKES {
+            let before = self.state.clone().unwrap_or(MpsState::Starting);
+            return Decision::of(before);
+        }
+        self.why_down = Some(what.trouble.clone());
+        let decision = Decision::of(MpsState::Down(what.trouble.clone()));
+        // Clients talk to the server, not to the daemon: they may be at work while it is silent.
+        let patience = if self.servers.has_clients() {
+            wish.grace
+        } else {
+            Duration::ZERO
+        };
+        if now < self.silent_since + patience || !self.starts.is_due(now) {
+            return decision;
+        }
+        self.starts.take(now);
+        self.strikes = 0;
+        decision.and(Step::Restart, what.trouble.why.clone())
+    }
+
+    fn answered(
+        &mut self,
+        report: &Report,
+        wish: Wish,
+        seen: &Seen<'_>,
+        is_new: bool,
+        now: Duration,
+    ) -> Decision {
+        self.strikes = 0;
+        if is_new {
+            self.servers.note(report, seen.servers_ended, now);
+        }
+        if let Some(trouble) = unreadable(report) {
+            return Decision::of(MpsState::Degraded(trouble));
+        }
+        if let Some(trouble) = wrong_defaults(report) {
+            let decision = Decision::of(MpsState::Degraded(trouble));
+            if self.servers.has_clients() || !self.starts.is_due(now) {
+                return decision;
+            }
+            self.starts.take(now);
+            return decision.and(Step::Restart, "its defaults are not those of a fresh daemon");
+        }
+        let is_young = now.saturating_sub(self.running_since) < FAST_FOR && self.why_down.is_none();
+        let decision = self.servers.judge(report, wish, seen, is_young, now);
+        if decision.state == MpsState::Ready {
+            self.why_down = None;
+            self.starts.forgive(self.running_since, now);
+        }
+        decision
+    }
+}
+
+/// Settings that cannot be read may be anything; a fresh daemon of that version would answer in the same way.
+fn unreadable(report: &Report) -> Option<Trouble> {
+    let can_be_read = report.default_thread_percentage.is_some() && report.default_memory_limit.is_some();
+    let said = report.not_understood.join("; ");
+    (!can_be_read).then(|| Trouble {
+        why: format!("its settings cannot be read: this version of MPS answers in another way ({said})"),
+        mend: "use a driver that gpushare knows (see docs/mps.md)".into(),
+    })
+}
+
+/// A default that is not what a fresh daemon has caps every client, however many slices it has.
+fn wrong_defaults(report: &Report) -> Option<Trouble> {
+    let percentage = report
+        .default_thread_percentage
+        .filter(|percent| (percent - 100.0).abs() > 0.05);
+    let limit = report
+        .default_memory_limit
+        .as_ref()
+        .filter(|limit| !limit.is_empty());
+    let why = match (percentage, limit) {
+        (Some(percent), _) => {
+            format!("the daemon's default active thread percentage is {percent:.1}, it should be 100.0")
+        }
+        (None, Some(limit)) => {
+            format!("the daemon has a default memory limit of {limit}, it should have none")
+        }
+        (None, None) => return None,
+    };
+    Some(Trouble {
+        why,
+        mend: "gpushare mps restart GPU: the defaults live in the daemon's memory alone".into(),
+    })
+}
+
+fn quit() -> Trouble {
+    Trouble {
+        why: "it was stopped on purpose".into(),
+        mend: "gpushare mps restart GPU starts it again".into(),
+    }
+}
+
+fn stopping() -> Trouble {
+    Trouble {
+        why: "it is being stopped".into(),
+        mend: "wait: it is started again if that is wished".into(),
+    }
+}
+
+fn failed(ended: &Ended) -> Trouble {
+    let why = match ended.code {
+        Some(UNAVAILABLE) => "something that it needs is not there".into(),
+        Some(code) => format!("it ended with exit code {code}"),
+        None => format!("it ended: {}", ended.result),
+    };
+    Trouble {
+        why,
+        mend: "look at: journalctl -u 'gpushare-mps@*'; it is tried again by itself".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

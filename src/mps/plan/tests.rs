@@ -1,0 +1,575 @@
+use super::*;
+use crate::mps::protocol::{Client, Server, ServerStatus};
+
+const WISH: Wish = Wish {
+    probe_interval: Duration::from_secs(10),
+    grace: Duration::from_secs(30),
+    exclusive: true,
+};
+
+/// One GPU's daemon, and a world around it that a test changes.
+struct Stage {
+    daemon: Daemon,
+    now: Duration,
+    device: Device,
+    refusal: Option<Trouble>,
+    is_quit: bool,
+    unit: Result<Unit, BackendError>,
+    probe: Option<Probe>,
+    last_words: Option<Trouble>,
+    servers_ended: u64,
+    gone_clients: BTreeSet<u32>,
+    has_drifted: bool,
+    intruders: Vec<u32>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self {
+            daemon: Daemon::default(),
+            now: Duration::from_secs(1000),
+            device: Device::Here,
+            refusal: None,
+            is_quit: false,
+            unit: Ok(Unit::Inactive),
+            probe: None,
+            last_words: None,
+            servers_ended: 0,
+            gone_clients: BTreeSet::new(),
+            has_drifted: false,
+            intruders: Vec::new(),
+        }
+    }
+
+    /// One whose daemon runs as process 100, is verified and has been so for a while.
+    fn ready() -> Self {
+        let mut stage = Self::new();
+        stage.unit = running(100);
+        stage.answers(report(&[active(200, &[])]));
+        assert_eq!(stage.decide().state, MpsState::Ready);
+        stage.pass(60);
+        stage
+    }
+
+    fn decide(&mut self) -> Decision {
+        let seen = Seen {
+            device: self.device,
+            refusal: self.refusal.as_ref(),
+            is_quit: self.is_quit,
+            unit: &self.unit,
+            probe: self.probe.as_ref(),
+            last_words: self.last_words.as_ref(),
+            servers_ended: self.servers_ended,
+            gone_clients: &self.gone_clients,
+            has_drifted: self.has_drifted,
+            intruders: &self.intruders,
+        };
+        self.daemon.decide(WISH, &seen, self.now)
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
+    fn probed(&mut self, outcome: Result<Report, Unanswered>) {
+        let pid = match self.unit {
+            Ok(Unit::Running { pid }) => pid,
+            _ => 0,
+        };
+        self.probe = Some(Probe {
+            number: self.probe.as_ref().map_or(1, |probe| probe.number + 1),
+            pid,
+            at: self.now,
+            outcome,
+        });
+    }
+
+    fn answers(&mut self, report: Report) {
+        self.probed(Ok(report));
+    }
+
+    fn is_silent(&mut self) {
+        self.probed(Err(Unanswered {
+            is_the_daemons: true,
+            trouble: trouble("it does not answer"),
+        }));
+    }
+}
+
+fn trouble(why: &str) -> Trouble {
+    Trouble {
+        why: why.into(),
+        mend: "mend".into(),
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is what the backend answers")]
+fn running(pid: u32) -> Result<Unit, BackendError> {
+    Ok(Unit::Running { pid })
+}
+
+fn ended(code: i32) -> Unit {
+    Unit::Failed(Ended {
+        code: Some(code),
+        result: "exit-code".into(),
+    })
+}
+
+fn report(servers: &[Server]) -> Report {
+    Report {
+        servers: servers.to_vec(),
+        default_thread_percentage: Some(100.0),
+        default_memory_limit: Some(String::new()),
+        not_understood: Vec::new(),
+    }
+}
+
+fn server(pid: u32, status: ServerStatus, clients: &[u32]) -> Server {
+    let client = |pid: &u32| Client {
+        pid: *pid,
+        command: Some("./train".into()),
+    };
+    Server {
+        pid,
+        status,
+        clients: clients.iter().map(client).collect(),
+    }
+}
+
+fn active(pid: u32, clients: &[u32]) -> Server {
+    server(pid, ServerStatus::Active, clients)
+}
+
+fn step(decision: &Decision) -> Option<&Step> {
+    decision.step.as_ref().map(|(step, _)| step)
+}
+
+fn why(decision: &Decision) -> &str {
+    decision.state.trouble().map_or("", |trouble| &trouble.why)
+}
+
+#[test]
+fn m09_a_daemon_is_started_probed_and_ready_only_when_it_is_verified() {
+    let mut stage = Stage::new();
+    let decision = stage.decide();
+    assert_eq!(
+        (step(&decision), &decision.state),
+        (Some(&Step::Start), &MpsState::Starting)
+    );
+    stage.unit = Ok(Unit::Starting);
+    assert_eq!(
+        stage.decide(),
+        Decision::of(MpsState::Starting),
+        "nothing to probe yet"
+    );
+    stage.unit = running(100);
+    let decision = stage.decide();
+    assert_eq!(
+        (decision.state, decision.probe_at),
+        (MpsState::Starting, Some(stage.now))
+    );
+    stage.answers(report(&[server(200, ServerStatus::Initializing, &[])]));
+    assert_eq!(stage.decide().state, MpsState::Starting);
+    stage.answers(report(&[active(200, &[])]));
+    let decision = stage.decide();
+    assert_eq!((step(&decision), &decision.state), (None, &MpsState::Ready));
+    assert_eq!(decision.probe_at, Some(stage.now + WISH.probe_interval));
+}
+
+#[test]
+fn m15_a_daemon_that_is_well_is_adopted_with_its_clients_and_not_touched() {
+    let mut stage = Stage::new();
+    stage.unit = running(100);
+    assert_eq!(stage.decide().step, None);
+    stage.answers(report(&[active(200, &[300, 301])]));
+    let decision = stage.decide();
+    assert_eq!((decision.step, decision.state), (None, MpsState::Ready));
+    assert_eq!(stage.daemon.restarts(), 0);
+}
+
+#[test]
+fn nothing_is_started_or_stopped_while_nobody_knows_whether_there_is_a_gpu() {
+    for (unit, state) in [
+        (Ok(Unit::Inactive), MpsState::NoDriver),
+        (running(100), MpsState::Starting),
+    ] {
+        let mut stage = Stage::new();
+        stage.device = Device::Unknown;
+        stage.unit = unit;
+        assert_eq!(stage.decide(), Decision::of(state));
+    }
+    let mut stage = Stage::ready();
+    stage.device = Device::Unknown;
+    assert_eq!(
+        stage.decide(),
+        Decision::of(MpsState::Ready),
+        "a driver that hangs is no reason"
+    );
+}
+
+#[test]
+fn m01_a_daemon_that_was_killed_is_verified_anew_and_counted() {
+    let mut stage = Stage::ready();
+    stage.unit = Ok(Unit::Starting);
+    assert_eq!(stage.decide().state, MpsState::Starting);
+    stage.unit = running(101);
+    let decision = stage.decide();
+    assert_eq!(
+        (decision.state, decision.probe_at),
+        (MpsState::Starting, Some(stage.now))
+    );
+    stage.answers(report(&[active(201, &[])]));
+    assert_eq!(stage.decide().state, MpsState::Ready);
+    assert_eq!(
+        stage.daemon.restarts(),
+        1,
+        "the daemon and its server are one restart"
+    );
+}
+
+#[test]
+fn m05_three_probes_without_an_answer_are_down_and_one_with_an_answer_is_back() {
+    let mut stage = Stage::ready();
+    for strike in 1..STRIKES {
+        stage.pass(1);
+        stage.is_silent();
+        let decision = stage.decide();
+        assert_eq!(
+            (step(&decision), &decision.state),
+            (None, &MpsState::Ready),
+            "{strike}"
+        );
+        assert_eq!(decision.probe_at, Some(stage.now + FAST));
+        assert_eq!(
+            stage.decide().state,
+            MpsState::Ready,
+            "a probe is judged once: {strike}"
+        );
+    }
+    stage.is_silent();
+    let decision = stage.decide();
+    assert_eq!(
+        (step(&decision), why(&decision)),
+        (Some(&Step::Restart), "it does not answer")
+    );
+    assert_eq!(decision.state, MpsState::Down(trouble("it does not answer")));
+    stage.answers(report(&[active(200, &[])]));
+    assert_eq!(stage.decide().state, MpsState::Ready);
+}
+
+#[test]
+fn m05_a_silent_daemon_with_clients_at_work_is_restarted_after_the_grace() {
+    let mut stage = Stage::ready();
+    stage.answers(report(&[active(200, &[300])]));
+    stage.decide();
+    for _ in 0..STRIKES {
+        stage.pass(1);
+        stage.is_silent();
+        let decision = stage.decide();
+        assert_eq!(step(&decision), None);
+    }
+    assert_eq!(why(&stage.decide()), "it does not answer");
+    stage.pass(WISH.grace.as_secs());
+    stage.is_silent();
+    assert_eq!(step(&stage.decide()), Some(&Step::Restart));
+}
+
+#[test]
+fn a_daemon_that_cannot_be_asked_is_down_and_not_restarted() {
+    let mut stage = Stage::ready();
+    for _ in 0..5 {
+        stage.pass(1);
+        stage.probed(Err(Unanswered {
+            is_the_daemons: false,
+            trouble: trouble("nvidia-cuda-mps-control is not there"),
+        }));
+        let decision = stage.decide();
+        assert_eq!(step(&decision), None);
+        assert_eq!(why(&decision), "nvidia-cuda-mps-control is not there");
+    }
+}
+
+#[test]
+fn m07_what_ends_for_want_of_something_is_started_again_ever_more_rarely_and_says_why() {
+    let mut stage = Stage::new();
+    assert_eq!(step(&stage.decide()), Some(&Step::Start));
+    stage.unit = Ok(ended(69));
+    stage.last_words = Some(trouble("no device"));
+    let mut pauses = Vec::new();
+    let mut last = stage.now;
+    while pauses.len() < 8 {
+        stage.pass(1);
+        let decision = stage.decide();
+        assert_eq!(decision.state, MpsState::Down(trouble("no device")));
+        if step(&decision) == Some(&Step::Start) {
+            pauses.push(stage.now.saturating_sub(last).as_secs());
+            last = stage.now;
+        }
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    stage.unit = running(100);
+    stage.answers(report(&[active(200, &[])]));
+    assert_eq!(stage.decide().state, MpsState::Ready);
+    stage.unit = Ok(Unit::Starting);
+    assert_eq!(
+        stage.decide().state,
+        MpsState::Starting,
+        "what was mended is over"
+    );
+}
+
+#[test]
+fn an_end_without_words_is_told_by_its_code() {
+    for (ended, text) in [
+        (ended(69), "something that it needs is not there"),
+        (ended(1), "exit code 1"),
+        (
+            Unit::Failed(Ended {
+                code: None,
+                result: "oom-kill".into(),
+            }),
+            "oom-kill",
+        ),
+    ] {
+        let mut stage = Stage::new();
+        stage.unit = Ok(ended);
+        let decision = stage.decide();
+        assert!(why(&decision).contains(text), "{decision:?}");
+    }
+}
+
+#[test]
+fn m08_a_daemon_with_other_defaults_is_not_ready_and_replaced_while_it_has_no_clients() {
+    let (mut percentage, mut limit) = (report(&[active(200, &[])]), report(&[active(200, &[])]));
+    percentage.default_thread_percentage = Some(33.0);
+    limit.default_memory_limit = Some("2G".into());
+    for (report, text) in [(percentage, "33.0"), (limit, "2G")] {
+        let mut stage = Stage::ready();
+        stage.answers(report.clone());
+        let decision = stage.decide();
+        assert!(matches!(decision.state, MpsState::Degraded(_)));
+        assert!(why(&decision).contains(text), "{decision:?}");
+        assert_eq!(step(&decision), Some(&Step::Restart));
+        let mut stage = Stage::ready();
+        let mut busy = report;
+        busy.servers = vec![active(200, &[300])];
+        stage.answers(busy);
+        let decision = stage.decide();
+        assert_eq!(step(&decision), None, "clients are not cut off for it");
+        assert!(matches!(decision.state, MpsState::Degraded(_)));
+    }
+}
+
+#[test]
+fn m26_answers_of_an_unknown_version_degrade_and_nothing_is_done_about_them() {
+    let mut stage = Stage::ready();
+    let mut strange = report(&[server(200, ServerStatus::Unknown, &[])]);
+    strange.not_understood = vec!["Unknown command \"get_server_status\"".into()];
+    stage.answers(strange.clone());
+    let decision = stage.decide();
+    assert_eq!(step(&decision), None);
+    assert!(why(&decision).contains("get_server_status"), "{decision:?}");
+    strange.default_thread_percentage = None;
+    stage.answers(strange);
+    let decision = stage.decide();
+    assert_eq!(step(&decision), None);
+    assert!(why(&decision).contains("settings cannot be read"), "{decision:?}");
+}
+
+#[test]
+fn m11_a_server_that_keeps_ending_is_a_crash_loop_and_the_daemon_is_left_alone() {
+    let mut stage = Stage::ready();
+    for crash in 1..=3 {
+        stage.pass(5);
+        stage.servers_ended = crash;
+        stage.answers(report(&[active(200 + u32::try_from(crash).unwrap(), &[])]));
+        let decision = stage.decide();
+        assert_eq!(step(&decision), None);
+        assert_eq!(decision.state == MpsState::Ready, crash < 3, "{crash}");
+    }
+    assert!(why(&stage.decide()).contains("keeps crashing"));
+    assert_eq!(stage.daemon.restarts(), 3);
+    stage.pass(61);
+    stage.answers(report(&[active(203, &[])]));
+    assert_eq!(stage.decide().state, MpsState::Ready);
+}
+
+#[test]
+fn a_daemon_without_a_server_gets_one_ahead_of_the_first_client() {
+    let mut stage = Stage::ready();
+    stage.answers(report(&[]));
+    let decision = stage.decide();
+    assert_eq!(step(&decision), Some(&Step::StartServer));
+    assert!(matches!(decision.state, MpsState::Degraded(_)));
+    assert_eq!(step(&stage.decide()), None, "not again at once");
+    stage.pass(1);
+    stage.intruders = vec![4242];
+    stage.answers(report(&[]));
+    let decision = stage.decide();
+    assert_eq!(step(&decision), Some(&Step::StartServer));
+    assert!(
+        why(&decision).contains("process 4242 is on the GPU past MPS"),
+        "{decision:?}"
+    );
+}
+
+#[test]
+fn m12_a_fault_names_its_clients_gives_them_time_then_replaces_the_server() {
+    let mut stage = Stage::ready();
+    let faulty = |clients: &[u32]| report(&[server(200, ServerStatus::Fault, clients)]);
+    stage.answers(faulty(&[300, 301]));
+    let decision = stage.decide();
+    assert_eq!(step(&decision), None);
+    assert!(
+        why(&decision).contains("300 (./train), 301 (./train)"),
+        "{decision:?}"
+    );
+    assert_eq!(decision.probe_at, Some(stage.now + FAST));
+    stage.pass(29);
+    stage.answers(faulty(&[301]));
+    assert_eq!(step(&stage.decide()), None);
+    stage.pass(1);
+    stage.answers(faulty(&[301]));
+    let terminate = Step::Terminate {
+        server: 200,
+        clients: vec![301],
+    };
+    assert_eq!(step(&stage.decide()), Some(&terminate));
+    assert_eq!(step(&stage.decide()), None, "once");
+    stage.pass(5);
+    stage.answers(faulty(&[301]));
+    assert_eq!(step(&stage.decide()), Some(&Step::ShutDownServer { server: 200 }));
+    stage.pass(1);
+    stage.answers(report(&[]));
+    assert_eq!(step(&stage.decide()), Some(&Step::StartServer));
+    stage.answers(report(&[active(201, &[])]));
+    assert_eq!(stage.decide().state, MpsState::Ready);
+}
+
+#[test]
+fn m12_a_server_that_recovers_when_its_clients_have_gone_is_left_alone() {
+    let mut stage = Stage::ready();
+    stage.answers(report(&[server(200, ServerStatus::Fault, &[300])]));
+    stage.decide();
+    stage.pass(2);
+    stage.answers(report(&[server(200, ServerStatus::Fault, &[])]));
+    assert_eq!(step(&stage.decide()), None);
+    stage.pass(1);
+    stage.answers(report(&[active(200, &[])]));
+    let decision = stage.decide();
+    assert_eq!((step(&decision), &decision.state), (None, &MpsState::Ready));
+}
+
+#[test]
+fn m12_a_server_that_does_not_end_takes_its_daemon_along() {
+    let mut stage = Stage::ready();
+    let faulty = || report(&[server(200, ServerStatus::Fault, &[])]);
+    let mut steps = Vec::new();
+    for _ in 0..12 {
+        stage.answers(faulty());
+        steps.extend(stage.decide().step.map(|(step, _)| step));
+        stage.pass(1);
+    }
+    assert_eq!(steps, [Step::ShutDownServer { server: 200 }, Step::Restart]);
+}
+
+#[test]
+fn m13_a_client_whose_process_is_gone_is_dropped_after_a_while() {
+    let mut stage = Stage::ready();
+    stage.gone_clients = BTreeSet::from([300]);
+    for second in 0..=30 {
+        stage.answers(report(&[active(200, &[300, 301])]));
+        let decision = stage.decide();
+        assert_eq!(decision.state, MpsState::Ready);
+        let dropped = Step::Terminate {
+            server: 200,
+            clients: vec![300],
+        };
+        assert_eq!(
+            step(&decision),
+            (second == 30).then_some(&dropped),
+            "after {second} s"
+        );
+        stage.pass(1);
+    }
+}
+
+#[test]
+fn m17_the_daemon_of_a_gpu_that_is_gone_is_stopped_and_started_when_it_is_back() {
+    let mut stage = Stage::ready();
+    stage.device = Device::Gone;
+    let decision = stage.decide();
+    assert_eq!(
+        (step(&decision), &decision.state),
+        (Some(&Step::Stop), &MpsState::NoDriver)
+    );
+    stage.unit = Ok(Unit::Inactive);
+    stage.pass(2);
+    assert_eq!(stage.decide(), Decision::of(MpsState::NoDriver));
+    stage.device = Device::Here;
+    assert_eq!(step(&stage.decide()), Some(&Step::Start));
+}
+
+#[test]
+fn m18_a_compute_mode_that_was_changed_is_named_and_set_again() {
+    let mut stage = Stage::ready();
+    stage.has_drifted = true;
+    stage.intruders = vec![4242, 4243];
+    stage.answers(report(&[active(200, &[])]));
+    let decision = stage.decide();
+    assert!(matches!(decision.state, MpsState::Degraded(_)));
+    assert!(
+        why(&decision).contains("processes 4242, 4243 are on it"),
+        "{decision:?}"
+    );
+    assert_eq!(step(&decision), Some(&Step::Reload));
+    assert_eq!(step(&stage.decide()), None, "not again at once");
+    stage.has_drifted = false;
+    assert_eq!(stage.decide().state, MpsState::Ready);
+}
+
+#[test]
+fn m23_a_gpu_that_mps_cannot_be_on_is_down_with_the_reason_and_nothing_is_done() {
+    for unit in [Ok(Unit::Inactive), running(100)] {
+        let mut stage = Stage::new();
+        stage.unit = unit;
+        stage.refusal = Some(trouble("slices.per_gpu = 60 is above 48"));
+        assert_eq!(
+            stage.decide(),
+            Decision::of(MpsState::Down(trouble("slices.per_gpu = 60 is above 48")))
+        );
+    }
+}
+
+#[test]
+fn a_daemon_that_was_stopped_on_purpose_stays_stopped() {
+    let mut stage = Stage::ready();
+    stage.unit = Ok(Unit::Inactive);
+    stage.is_quit = true;
+    let decision = stage.decide();
+    assert_eq!(decision.step, None);
+    assert!(why(&decision).contains("on purpose"));
+}
+
+#[test]
+fn a_backend_that_does_not_work_is_the_reason() {
+    let mut stage = Stage::ready();
+    stage.unit = Err(BackendError {
+        what: "systemd does not answer".into(),
+        mend: "mend".into(),
+    });
+    assert_eq!(
+        stage.decide(),
+        Decision::of(MpsState::Down(trouble("systemd does not answer")))
+    );
+}
+
+#[test]
+fn what_is_not_ready_for_long_is_probed_more_slowly() {
+    let mut stage = Stage::ready();
+    let initializing = || report(&[server(200, ServerStatus::Initializing, &[])]);
+    stage.answers(initializing());
+    let decision = stage.decide();
+    assert!(matches!(decision.state, MpsState::Degraded(_)));
+    assert_eq!(decision.probe_at, Some(stage.now + SLOWED));
+}
