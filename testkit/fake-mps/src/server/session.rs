@@ -47,7 +47,6 @@ pub(super) struct Session {
     /// The fault that the script now asks for, to see when it changes.
     asked: Fault,
     stopping: bool,
-    ended: bool,
     ready_since: Instant,
 }
 
@@ -62,7 +61,6 @@ impl Session {
             faulty: false,
             asked: Fault::None,
             stopping: false,
-            ended: false,
             ready_since: Instant::now(),
         }
     }
@@ -73,8 +71,8 @@ impl Session {
             if control {
                 self.hear_control();
             }
-            for index in clients.into_iter().rev() {
-                self.hear_client(index);
+            for pid_and_context in clients {
+                self.hear_client(pid_and_context);
             }
             if self
                 .script
@@ -89,14 +87,14 @@ impl Session {
             self.forget_dead();
             self.play_fault();
             let stays = self.script.get().server.ignores_shutdown;
-            if self.ended || (self.stopping && self.clients.is_empty() && !stays) {
+            if self.stopping && self.clients.is_empty() && !stays {
                 return ExitCode::SUCCESS;
             }
         }
     }
 
-    /// Whether control has something to say, and which clients have.
-    fn wait(&self) -> (bool, Vec<usize>) {
+    /// Whether control has something to say, and which clients have: their pid and context.
+    fn wait(&self) -> (bool, Vec<(i32, u32)>) {
         let sockets = self
             .control
             .iter()
@@ -111,14 +109,9 @@ impl Session {
         }
         let mut ready = polled.iter().map(|fd| !fd.revents().is_empty());
         let control = self.control.is_some() && ready.next().unwrap_or(false);
-        let live = self
-            .clients
-            .iter()
-            .enumerate()
-            .filter(|(_, client)| client.socket.is_some());
-        let clients = live
-            .zip(ready)
-            .filter_map(|((index, _), ready)| ready.then_some(index));
+        let live = self.clients.iter().filter(|client| client.socket.is_some());
+        let clients = live.zip(ready).filter(|(_, ready)| *ready);
+        let clients = clients.map(|(client, _)| (client.pid, client.context));
         (control, clients.collect())
     }
 
@@ -141,7 +134,7 @@ impl Session {
         let mut words = message.split(' ');
         match (words.next().unwrap_or_default(), passed) {
             ("CLIENT", Some(socket)) => self.admit(socket, &message),
-            ("SHUTDOWN", _) => self.shut_down(words.next() == Some("force")),
+            ("SHUTDOWN", _) => self.shut_down(),
             ("TERMINATE", _) => self.terminate(words.next().and_then(|pid| pid.parse().ok())),
             ("PERCENTAGE", _) => {
                 let value = words.next().and_then(|value| value.parse().ok());
@@ -203,50 +196,47 @@ impl Session {
     }
 
     /// Clients have nothing to say: what is heard is their end.
-    fn hear_client(&mut self, index: usize) {
-        let client = &mut self.clients[index];
-        let ended = client
-            .socket
-            .as_ref()
-            .is_some_and(|socket| !matches!(wire::receive(socket), Ok(Some(_))));
-        if !ended {
+    fn hear_client(&mut self, (pid, context): (i32, u32)) {
+        let is_it = |client: &&mut Client| (client.pid, client.context) == (pid, context);
+        let Some(client) = self.clients.iter_mut().find(is_it) else {
             return;
-        }
-        client.socket = None;
+        };
+        let says = |socket: &OwnedFd| matches!(wire::receive(socket), Ok(Some(_)));
+        client.socket.take_if(|socket| !says(socket));
     }
 
     fn forget_dead(&mut self) {
-        if self.script.get().server.keeps_dead_clients {
-            return;
+        if !self.script.get().server.keeps_dead_clients {
+            self.forget(|client| client.socket.is_none());
         }
-        let (live, dead) = std::mem::take(&mut self.clients)
+    }
+
+    fn forget(&mut self, is_gone: impl Fn(&Client) -> bool) {
+        let (gone, live) = std::mem::take(&mut self.clients)
             .into_iter()
-            .partition::<Vec<_>, _>(|client| client.socket.is_some());
+            .partition::<Vec<_>, _>(is_gone);
         self.clients = live;
-        for client in dead {
+        for client in gone {
             self.say("Receive command failed, assuming client exit");
             self.say("Client process disconnected");
             self.tell(&format!("GONE {} {}", client.pid, client.context));
         }
     }
 
+    /// A client that ended unnoticed goes too.
     fn terminate(&mut self, pid: Option<i32>) {
         if self.script.get().server.ignores_terminate {
             return;
         }
-        for index in 0..self.clients.len() {
-            if Some(self.clients[index].pid) == pid {
-                self.clients[index].tell("ERROR 810");
-                self.clients[index].socket = None;
-            }
+        for client in self.clients.iter().filter(|client| Some(client.pid) == pid) {
+            client.tell("ERROR 810");
         }
+        self.forget(|client| Some(client.pid) == pid);
     }
 
-    fn shut_down(&mut self, force: bool) {
+    fn shut_down(&mut self) {
         self.stopping = true;
-        if force {
-            self.ended = !self.script.get().server.ignores_force;
-        } else if !self.clients.is_empty() {
+        if !self.clients.is_empty() {
             self.tell(&format!("BUSY {}", self.clients.len()));
         }
     }
