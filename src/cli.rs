@@ -58,6 +58,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// End or restart NVIDIA MPS on one GPU
+    #[command(subcommand)]
+    Mps(MpsCommand),
     /// Read NVML on behalf of the agent (internal)
     #[command(hide = true)]
     Nvml {
@@ -67,5 +70,25 @@ pub enum Command {
         /// Set the GPU's compute mode; without a value read it
         #[arg(long, value_name = "MODE", num_args = 0..=1, requires = "gpu")]
         compute_mode: Option<Option<ComputeMode>>,
+    },
+}
+
+/// The commands of MPS.
+#[derive(Debug, Subcommand)]
+pub enum MpsCommand {
+    /// End MPS on a GPU in order, and restore its compute mode
+    Quit {
+        /// The GPU: its UUID, or its number
+        #[arg(value_name = "GPU")]
+        gpu: String,
+    },
+    /// End MPS on a GPU and wait until it is started again; refused while it has clients
+    Restart {
+        /// The GPU: its UUID, or its number
+        #[arg(value_name = "GPU")]
+        gpu: String,
+        /// End its clients with it
+        #[arg(long)]
+        force: bool,
     },
 }

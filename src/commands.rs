@@ -12,6 +12,7 @@ use crate::config::{self, Config, ConfigError, Sources};
 use crate::gpu::nvml::NvmlChildError;
 use crate::gpu::nvml::compute_mode::ComputeModeError;
 use crate::log;
+use crate::mps::commands::MpsCommandError;
 use crate::status::client::{self, ClientError};
 use crate::status::text;
 
@@ -33,6 +34,9 @@ pub enum Failure {
     /// The compute mode of a GPU.
     #[error(transparent)]
     ComputeMode(#[from] ComputeModeError),
+    /// `gpushare mps quit` and `gpushare mps restart`.
+    #[error(transparent)]
+    Mps(#[from] MpsCommandError),
     /// `gpushare check` found something.
     #[error(transparent)]
     Checks(#[from] ChecksFailed),
@@ -47,6 +51,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 78,
+            Self::Mps(error) => error.exit_code(),
             Self::Status(_) => 69,
             Self::Nvml(NvmlChildError::NotAChild) => 64,
             Self::ComputeMode(error) if error.is_unavailable() => 69,

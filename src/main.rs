@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use gpushare::cli::{Cli, Command};
-use gpushare::{agent, check, commands, gpu, log};
+use gpushare::cli::{Cli, Command, MpsCommand};
+use gpushare::{agent, check, commands, gpu, log, mps};
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         Command::Run => agent::command(&cli.global),
         Command::Status { json, watch } => commands::status(&cli.global, json, watch),
         Command::Check { json } => check::command(&cli.global, json),
+        Command::Mps(MpsCommand::Quit { gpu }) => mps::commands::quit(&cli.global, &gpu),
+        Command::Mps(MpsCommand::Restart { gpu, force }) => mps::commands::restart(&cli.global, &gpu, force),
         Command::Nvml {
             gpu: Some(uuid),
             compute_mode,
