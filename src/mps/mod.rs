@@ -7,6 +7,7 @@
 //! * [`plan`]: which step, and which state, for one GPU (pure);
 //! * [`backend`]: who keeps a daemon's process: `units` (systemd over D-Bus), `process` (hosts without systemd);
 //! * [`run`]: `gpushare mps run`, the small parent of one control daemon;
+//! * [`commands`]: `gpushare mps quit` and `mps restart`; [`supervisor`]: finds and ends that parent;
 //! * [`argument`]: the GPU that an operator names;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
 //! * [`compute_mode`]: sets the GPU's compute mode and puts it back; [`call`]: what both call programs with;
@@ -19,6 +20,7 @@
 pub mod argument;
 pub mod backend;
 pub mod call;
+pub mod commands;
 pub mod compute_mode;
 pub mod control;
 pub mod directories;
@@ -27,6 +29,7 @@ pub mod limits;
 pub mod plan;
 pub mod protocol;
 pub mod run;
+pub mod supervisor;
 pub mod units;
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 //!
 //! 1. [`place`]: the directories; [`lock`]: we are the only one; [`leftovers`]: nobody else is on the directory, and
 //!    nothing of an earlier one is left;
-//! 2. the compute mode, so that nothing goes past MPS;
+//! 2. [`exclusive`]: the compute mode, so that nothing goes past MPS;
 //! 3. [`daemon`]: the daemon, through a helper that has the kernel end it with us; [`drain`]: reads its log;
 //! 4. [`ready`]: it answers, its lock is closed, pods see it ([`view`]), its server is started ahead; READY;
 //! 5. [`supervise`]: SIGHUP sets compute mode and view again, SIGTERM ends the daemon in order;
@@ -18,6 +18,7 @@
 mod attention;
 mod daemon;
 mod drain;
+mod exclusive;
 mod journal;
 mod leftovers;
 mod lock;

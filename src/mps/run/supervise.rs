@@ -1,12 +1,12 @@
 //! The life of one daemon, from nothing to its end.
 
-use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::attention::{Attention, Wake};
 use super::daemon::{self, Daemon, Launch, Programs};
 use super::drain::Drain;
+use super::exclusive::Exclusive;
 use super::journal::Journal;
 use super::ready::{self, Came, Coming};
 use super::verdict::{self, Wanted};
@@ -16,7 +16,6 @@ use crate::commands::{Failure, load_config};
 use crate::config;
 use crate::gpu::GpuUuid;
 use crate::log::chain;
-use crate::mps::compute_mode::{self, ComputeMode, ComputeModeError};
 use crate::mps::control::{self, Control, ControlError};
 use crate::mps::directories::Directories;
 use crate::mps::events::Event;
@@ -35,9 +34,6 @@ const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the rest of the log may take to come, after everything that writes it was killed.
 const LOG_LIMIT: Duration = Duration::from_millis(500);
-
-/// What to do where the driver has no such GPU.
-const NO_GPU: &str = "nothing, if the driver is being loaded: it is tried again; else look at nvidia-smi -L";
 
 /// `gpushare mps run`.
 pub fn command(global: &Global, gpu: &str) -> Result<(), Failure> {
@@ -121,16 +117,15 @@ impl Supervisor {
         for warning in odd.map_err(|error| unavailable(&error, error.mend()))? {
             journal.warn(warning);
         }
-        let mode = self.compute_mode(journal).apply();
-        mode.map_err(|error| unavailable(&error, NO_GPU.into()))?;
+        self.exclusive(journal).apply()?;
         Ok(Prepared { programs, multi_user })
     }
 
-    fn compute_mode(&self, journal: &Journal) -> ComputeModeSetting {
-        ComputeModeSetting {
+    fn exclusive(&self, journal: &Journal) -> Exclusive {
+        Exclusive {
             global: self.global.clone(),
             gpu: self.gpu.clone(),
-            is_exclusive: self.mps.exclusive_process,
+            wished: self.mps.exclusive_process,
             kept: self.directories.compute_mode(),
             journal: journal.clone(),
         }
@@ -265,15 +260,9 @@ impl Life<'_> {
         {
             return;
         }
-        let setting = supervisor.compute_mode(&self.journal);
-        let reset = move || {
-            if let Err(error) = setting.apply() {
-                setting.journal.warn(compute_mode_warning(&chain(&error)));
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("compute-mode".into())
-            .spawn(reset);
+        let exclusive = supervisor.exclusive(&self.journal);
+        let set = move || exclusive.apply_again();
+        let thread = std::thread::Builder::new().name("compute-mode".into()).spawn(set);
         match thread {
             Ok(thread) => self.resetting = Some(thread),
             Err(error) => tracing::warn!(%error, "the compute mode is not set again: no thread"),
@@ -302,48 +291,6 @@ impl Life<'_> {
         self.journal
             .write(Event::DaemonEnded(verdict::event(status, &verdict)));
         verdict
-    }
-}
-
-/// What it takes to set the compute mode.
-struct ComputeModeSetting {
-    global: Global,
-    gpu: GpuUuid,
-    is_exclusive: bool,
-    /// The file that keeps the mode before.
-    kept: PathBuf,
-    journal: Journal,
-}
-
-impl ComputeModeSetting {
-    /// Keeps everything but MPS away from the GPU, or lets it be as it was before. An error means that there is no
-    /// such GPU, or no driver; everything else is a warning.
-    fn apply(&self) -> Result<(), ComputeModeError> {
-        if !self.is_exclusive {
-            if let Err(error) = compute_mode::restore(&self.global, &self.gpu, &self.kept) {
-                self.journal.warn(compute_mode_warning(&chain(&error)));
-            }
-            return Ok(());
-        }
-        match compute_mode::set(&self.global, &self.gpu, ComputeMode::ExclusiveProcess) {
-            Ok(change) => {
-                if let Err(error) = compute_mode::keep(&self.kept, change.before) {
-                    self.journal.warn(compute_mode_warning(&chain(&error)));
-                }
-            }
-            Err(error @ ComputeModeError::Unavailable(_)) => return Err(error),
-            Err(error) => self.journal.warn(compute_mode_warning(&chain(&error))),
-        }
-        Ok(())
-    }
-}
-
-fn compute_mode_warning(what: &str) -> Warning {
-    Warning {
-        what: what.to_owned(),
-        mend: "programs can use the GPU past MPS, without any limit, until it is set: nvidia-smi -c EXCLUSIVE_PROCESS; \
-               or set mps.exclusive_process = false"
-            .into(),
     }
 }
 
