@@ -4,13 +4,13 @@
 //! It makes everything ready for the daemon, starts it, reads its log, shows it to pods, says READY, and ends when the
 //! daemon ends, which whoever started it notices. In this order, so that nothing is there before what it needs:
 //!
-//! 1. [`place`]: the directories; [`lock`]: we are the only one; [`leftovers`]: nobody else is on the directory, and
+//! 1. `place`: the directories; `lock`: we are the only one; `leftovers`: nobody else is on the directory, and
 //!    nothing of an earlier one is left;
-//! 2. [`exclusive`]: the compute mode, so that nothing goes past MPS;
-//! 3. [`daemon`]: the daemon, through a helper that has the kernel end it with us; [`drain`]: reads its log;
-//! 4. [`ready`]: it answers, its lock is closed, pods see it ([`view`]), its server is started ahead; READY;
-//! 5. [`supervise`]: SIGHUP sets compute mode and view again, SIGTERM ends the daemon in order;
-//! 6. the daemon ended: its orphans are killed and reaped, [`verdict`] says what the end means.
+//! 2. `exclusive`: the compute mode, so that nothing goes past MPS;
+//! 3. `daemon`: the daemon, through a helper that has the kernel end it with us; `drain`: reads its log;
+//! 4. `ready`: it answers, its lock is closed, pods see it (`view`), its server is started ahead; READY;
+//! 5. `supervise`: SIGHUP sets compute mode and view again, SIGTERM ends the daemon in order;
+//! 6. the daemon ended: its orphans are killed and reaped, `verdict` says what the end means.
 //!
 //! It must not outlive its daemon, nor its daemon it; and it must not remove a file of the daemon: stale ones are
 //! harmless, and the pods' bind mounts keep the directories.
