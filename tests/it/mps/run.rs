@@ -1,5 +1,6 @@
 //! `gpushare mps run`.
 
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
@@ -210,14 +211,16 @@ fn m04_m05_a_daemon_that_does_not_answer_is_killed_and_its_server_too() {
 }
 
 #[test]
-fn m04_a_daemon_that_somebody_told_to_leave_has_not_failed() {
-    let scene = Scene::new("");
-    let run = scene.start();
-    scene.said("quit");
-    let (code, log) = run.ended();
-    assert_eq!(code, Some(0), "{log}");
-    let ended = scene.ended();
-    assert_eq!(ended.trouble, None);
+fn m04_a_daemon_that_somebody_told_to_leave_has_not_failed_whatever_its_exit_code_is() {
+    for (script, code) in [("", 0), ("[server]\nexit_at_start = 1", 1)] {
+        let scene = Scene::new(script);
+        let run = scene.start();
+        scene.said("quit");
+        let (exit, log) = run.ended();
+        assert_eq!(exit, Some(0), "{log}");
+        let ended = scene.ended();
+        assert_eq!((ended.code, ended.trouble), (Some(code), None));
+    }
 }
 
 #[test]
@@ -325,7 +328,9 @@ fn m21_a_log_that_nobody_reads_does_not_wedge_the_daemon() {
          echo \"[2026-11-26 12:32:15.073 Control  6861] this is line $line of a log that says very much about nothing at all\"\n\
          done\ntouch \"$CUDA_MPS_PIPE_DIRECTORY/written\"\nexec sleep 1000\n",
     );
-    let (unread, stderr) = std::io::pipe().unwrap();
+    let (unread, mut stderr) = std::io::pipe().unwrap();
+    // 8 KiB of it are left: the first lines fit in.
+    stderr.write_all(&[b'\n'; 56 * 1024]).unwrap();
     let run = scene.start_into(Stdio::from(stderr));
     let written = scene.daemon_dir().join("written");
     wait_for(|| written.exists().then_some(())).expect("all of the log was taken");
