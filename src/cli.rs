@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::gpu::ComputeMode;
 use crate::log::Format;
 
 /// Shares and shows the GPUs of an EKS node.
@@ -59,5 +60,12 @@ pub enum Command {
     },
     /// Read NVML on behalf of the agent (internal)
     #[command(hide = true)]
-    Nvml,
+    Nvml {
+        /// The GPU whose compute mode is read or set
+        #[arg(long, value_name = "UUID", requires = "compute_mode")]
+        gpu: Option<String>,
+        /// Set the GPU's compute mode; without a value read it
+        #[arg(long, value_name = "MODE", num_args = 0..=1, requires = "gpu")]
+        compute_mode: Option<Option<ComputeMode>>,
+    },
 }

@@ -10,6 +10,7 @@ use crate::check::ChecksFailed;
 use crate::cli::Global;
 use crate::config::{self, Config, ConfigError, Sources};
 use crate::gpu::nvml::NvmlChildError;
+use crate::gpu::nvml::compute_mode::ComputeModeError;
 use crate::log;
 use crate::status::client::{self, ClientError};
 use crate::status::text;
@@ -29,6 +30,9 @@ pub enum Failure {
     /// The NVML child.
     #[error(transparent)]
     Nvml(#[from] NvmlChildError),
+    /// The compute mode of a GPU.
+    #[error(transparent)]
+    ComputeMode(#[from] ComputeModeError),
     /// `gpushare check` found something.
     #[error(transparent)]
     Checks(#[from] ChecksFailed),
@@ -45,7 +49,8 @@ impl Failure {
             Self::Config(_) => 78,
             Self::Status(_) => 69,
             Self::Nvml(NvmlChildError::NotAChild) => 64,
-            Self::Nvml(_) | Self::Agent(_) | Self::Checks(_) | Self::Output(_) => 1,
+            Self::ComputeMode(error) if error.is_unavailable() => 69,
+            Self::ComputeMode(_) | Self::Nvml(_) | Self::Agent(_) | Self::Checks(_) | Self::Output(_) => 1,
         }
     }
 }

@@ -28,7 +28,11 @@ fn main() -> ExitCode {
         Command::Run => agent::command(&cli.global),
         Command::Status { json, watch } => commands::status(&cli.global, json, watch),
         Command::Check { json } => check::command(&cli.global, json),
-        Command::Nvml => gpu::nvml::run().map_err(Into::into),
+        Command::Nvml {
+            gpu: Some(uuid),
+            compute_mode,
+        } => gpu::nvml::compute_mode::command(&cli.global, &uuid, compute_mode.flatten()),
+        Command::Nvml { gpu: None, .. } => gpu::nvml::run().map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@
 //!
 //! * [`nvml`]: the child process, the only code that names `nvml-wrapper`;
 //! * [`wire`]: the frames between the two;
+//! * [`compute_mode`]: who may compute on a GPU;
 //! * [`child`]: starts the child, talks to it, kills it;
 //! * [`plan`]: when to do which (pure);
 //! * [`inventory`]: which GPUs there are, their sticky numbers, their health (pure);
@@ -13,7 +14,7 @@
 //! * [`task`]: the loop that joins them.
 
 pub mod child;
-
+pub mod compute_mode;
 pub mod health;
 pub mod inventory;
 pub mod kmsg;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use compute_mode::{ComputeMode, ComputeModes};
 pub use inventory::{GpuState, Health};
 
 /// The driver's name for a physical GPU, such as `GPU-5f9a…`. It survives resets and reboots.

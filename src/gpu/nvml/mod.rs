@@ -9,13 +9,17 @@
 //! the library lacks `nvmlShutdown`. A library or driver that changes is met by a fresh process.
 //!
 //! It must not outlive the agent: it ends when its stream does, and by PDEATHSIG.
+//!
+//! [`compute_mode`] is another process of the same kind, for one question and one answer.
 
+pub mod compute_mode;
 mod device;
 mod processes;
 
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -80,7 +84,7 @@ pub fn run() -> Result<(), NvmlChildError> {
     let nvml = Nvml::builder()
         .lib_path(setup.library.as_os_str())
         .init()
-        .unwrap_or_else(|error| outbox.give_up(fault_of_init(&error, &setup)));
+        .unwrap_or_else(|error| outbox.give_up(fault_of_init(&error, &setup.library)));
     // Threads hold devices, which borrow the library; it lives as long as the process.
     let nvml: &'static Nvml = Box::leak(Box::new(nvml));
     let (driver, devices) = enumerate(nvml).unwrap_or_else(|fault| outbox.give_up(fault));
@@ -202,8 +206,8 @@ fn spawn_reader(
 }
 
 /// The fault of an init that failed.
-fn fault_of_init(error: &NvmlError, setup: &Setup) -> Fault {
-    let library = setup.library.display();
+fn fault_of_init(error: &NvmlError, library: &Path) -> Fault {
+    let library = library.display();
     let kind = match error {
         // The loader's own words are all that tells a library that is missing from one that is broken.
         NvmlError::LibloadingError(loader) if loader.to_string().contains("No such file") => {

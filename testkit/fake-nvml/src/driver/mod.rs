@@ -4,6 +4,8 @@
 //! gone, the GPU faulty or the code ordered, and otherwise gets its answer; then it is logged. The lock is never held
 //! while a call hangs or waits, so that one stuck call holds up no other. A panic becomes `UNKNOWN` (999).
 
+mod compute_modes;
+mod privilege;
 mod source;
 mod state;
 
@@ -99,14 +101,29 @@ pub(crate) fn grow(gpu: usize, list: List, by: u32) {
     driver().state().grow(gpu, list, by);
 }
 
-/// The compute mode that this process has set; 0 (default) before.
-pub(crate) fn compute_mode(gpu: usize) -> u32 {
-    driver().state().compute_mode(gpu)
+/// Refuses a change of a setting that the scenario allows administrators only.
+pub(crate) fn admit_changes(moment: &Moment<'_>) -> Answer<()> {
+    if moment.scenario.needs_admin && !privilege::is_admin() {
+        return Err(Code::NO_PERMISSION);
+    }
+    Ok(())
 }
 
-/// Remembers the compute mode of a GPU for this process.
-pub(crate) fn set_compute_mode(gpu: usize, mode: u32) {
-    driver().state().set_compute_mode(gpu, mode);
+/// The compute mode of a GPU, whichever process has set it.
+pub(crate) fn compute_mode(at: &GpuAt<'_>) -> Answer<u32> {
+    let changed = compute_modes::read(&at.gpu.uuid, &at.moment).map_err(|error| {
+        source::complain(&error);
+        Code::UNKNOWN
+    })?;
+    Ok(changed.unwrap_or_else(|| at.gpu.compute_mode.number()))
+}
+
+/// Sets it for all processes that play this scenario.
+pub(crate) fn set_compute_mode(at: &GpuAt<'_>, mode: u32) -> Answer<()> {
+    compute_modes::write(&at.gpu.uuid, mode, at.moment.now_us).map_err(|error| {
+        source::complain(&error);
+        Code::UNKNOWN
+    })
 }
 
 /// A new, empty event set; its number is above 0.

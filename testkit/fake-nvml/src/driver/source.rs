@@ -15,10 +15,10 @@ use crate::clock::unix_us;
 use crate::scenario::{Scenario, ScenarioError};
 
 /// The environment variable that names the scenario file.
-const SCENARIO: &str = "FAKE_NVML_SCENARIO";
+pub(super) const SCENARIO: &str = "FAKE_NVML_SCENARIO";
 
 /// The environment variable with the epoch, in milliseconds since 1970.
-const EPOCH_MS: &str = "FAKE_NVML_EPOCH_MS";
+pub(super) const EPOCH_MS: &str = "FAKE_NVML_EPOCH_MS";
 
 /// How long a look at the file's metadata is good for: far below any interval of sampling, and a call costs no
 /// system call of its own.

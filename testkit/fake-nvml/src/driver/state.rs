@@ -1,7 +1,7 @@
 //! What the library remembers between calls of one process.
 //!
 //! Plain data behind the driver's lock; it never waits. A new scenario forgets the hangs and growth of the old one, and
-//! keeps what the process did itself: its initialisation, compute modes and event sets.
+//! keeps what the process did itself: its initialisation and event sets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,6 @@ pub(super) struct State {
     /// Hang of the scenario (by place) to how often it was played.
     hung: BTreeMap<usize, u32>,
     grown: BTreeMap<(usize, List), u32>,
-    compute_modes: BTreeMap<usize, u32>,
     event_sets: BTreeMap<usize, EventSet>,
     last_event_set: usize,
 }
@@ -91,14 +90,6 @@ impl State {
         } else {
             *self.grown.entry((gpu, list)).or_default() += by;
         }
-    }
-
-    pub(super) fn compute_mode(&self, gpu: usize) -> u32 {
-        self.compute_modes.get(&gpu).copied().unwrap_or(0)
-    }
-
-    pub(super) fn set_compute_mode(&mut self, gpu: usize, mode: u32) {
-        self.compute_modes.insert(gpu, mode);
     }
 
     pub(super) fn create_event_set(&mut self) -> usize {

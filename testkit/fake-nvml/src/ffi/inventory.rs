@@ -45,13 +45,14 @@ device_functions! {
         minor.set(capability.1)
     }
     fn nvmlDeviceGetNumGpuCores(at, cores: Out<c_uint>) { cores.set(at.gpu.cores.ok_or(Code::NOT_SUPPORTED)?) }
-    fn nvmlDeviceGetComputeMode(at, mode: Out<nvmlComputeMode_t>) { mode.set(driver::compute_mode(at.index)) }
+    fn nvmlDeviceGetComputeMode(at, mode: Out<nvmlComputeMode_t>) { mode.set(driver::compute_mode(at)?) }
     fn nvmlDeviceSetComputeMode(at, mode: nvmlComputeMode_t) {
         if mode >= sys::nvmlComputeMode_enum_NVML_COMPUTEMODE_COUNT {
             return Err(Code::INVALID_ARGUMENT);
         }
-        driver::set_compute_mode(at.index, mode);
-        Ok(())
+        driver::admit_changes(&at.moment)?;
+        at.unless_mig()?;
+        driver::set_compute_mode(at, mode)
     }
     fn nvmlDeviceGetPersistenceMode(_at, mode: Out<nvmlEnableState_t>) { mode.set(1) }
     fn nvmlDeviceGetEccMode(at, current: Out<nvmlEnableState_t>, pending: Out<nvmlEnableState_t>) {

@@ -29,6 +29,9 @@ pub struct Scenario {
     /// CUDA version as `major.minor`.
     #[serde(default = "parse::default_cuda")]
     pub cuda: String,
+    /// Whether changing a setting needs `CAP_SYS_ADMIN`, as it does on a real node.
+    #[serde(default)]
+    pub needs_admin: bool,
     /// How initialisation goes wrong.
     #[serde(default)]
     pub init: Init,
@@ -149,6 +152,9 @@ pub struct Gpu {
     pub ecc: bool,
     /// MIG: absent = not capable, false = off, true = on.
     pub mig: Option<bool>,
+    /// The compute mode while nobody has set another.
+    #[serde(default)]
+    pub compute_mode: ComputeMode,
     /// `NVLink` links; 0 where there are none.
     #[serde(default)]
     pub nvlinks: u32,
@@ -184,6 +190,34 @@ pub enum Architecture {
     Ada,
     Hopper,
     Blackwell,
+}
+
+/// Who may use a GPU for computing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputeMode {
+    /// Any number of processes.
+    #[default]
+    Default,
+    /// One thread of one process; drivers of today know it no more.
+    ExclusiveThread,
+    /// Nobody.
+    Prohibited,
+    /// One process, such as an MPS server.
+    ExclusiveProcess,
+}
+
+impl ComputeMode {
+    /// `nvmlComputeMode_t`.
+    pub(crate) fn number(self) -> u32 {
+        use nvml_wrapper_sys::bindings as sys;
+        match self {
+            Self::Default => sys::nvmlComputeMode_enum_NVML_COMPUTEMODE_DEFAULT,
+            Self::ExclusiveThread => sys::nvmlComputeMode_enum_NVML_COMPUTEMODE_EXCLUSIVE_THREAD,
+            Self::Prohibited => sys::nvmlComputeMode_enum_NVML_COMPUTEMODE_PROHIBITED,
+            Self::ExclusiveProcess => sys::nvmlComputeMode_enum_NVML_COMPUTEMODE_EXCLUSIVE_PROCESS,
+        }
+    }
 }
 
 /// What one field id answers.

@@ -1,5 +1,6 @@
 //! The built shared library, used through `nvml-wrapper` as a real program uses NVML.
 
+mod compute_mode;
 mod devices;
 mod events;
 mod initialisation;

@@ -15,7 +15,10 @@ use nvml_wrapper::error::NvmlError;
 /// Tells the child where its files are.
 const STAGE: &str = "FAKE_NVML_TEST_STAGE";
 
-const EPOCH_MS: &str = "FAKE_NVML_EPOCH_MS";
+/// Tells a process that is not the first of its test what it is to do.
+const PART: &str = "FAKE_NVML_TEST_PART";
+
+pub(crate) const EPOCH_MS: &str = "FAKE_NVML_EPOCH_MS";
 
 /// No test takes a tenth of it; a child that lives longer is stuck.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -73,17 +76,39 @@ impl Stage {
                 .into_parts()
                 .0
         };
-        let child = Command::new(std::env::current_exe().expect("own executable"))
-            .args([test, "--exact", "--nocapture"])
-            .env(STAGE, &self.dir)
-            .env("FAKE_NVML_SCENARIO", self.dir.join("scenario.toml"))
-            .env("FAKE_NVML_CALLLOG", self.dir.join("calls"))
+        let child = self
+            .command(test)
             .env(EPOCH_MS, self.epoch_ms.to_string())
             .stdout(sink("stdout"))
             .stderr(sink("stderr"))
             .spawn()
             .expect("start the test again");
         wait(child).expect("wait for the child")
+    }
+
+    fn command(&self, test: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().expect("own executable"));
+        command
+            .args([test, "--exact", "--nocapture"])
+            .env(STAGE, &self.dir)
+            .env("FAKE_NVML_SCENARIO", self.dir.join("scenario.toml"))
+            .env("FAKE_NVML_CALLLOG", self.dir.join("calls"));
+        command
+    }
+
+    /// Runs the test once more on the same stage, as another process that is told `part`, and waits until it has passed.
+    /// `change` may alter its environment.
+    pub(crate) fn another_process(&self, test: &str, part: &str, change: impl FnOnce(&mut Command)) {
+        let mut command = self.command(test);
+        command.env(PART, part);
+        change(&mut command);
+        let status = wait(command.spawn().expect("start the test again")).expect("wait for it");
+        assert!(status.success(), "{test}, {part}: {status}");
+    }
+
+    /// Which part of the test this process plays; `None` for the first.
+    pub(crate) fn part() -> Option<String> {
+        std::env::var(PART).ok()
     }
 
     /// Puts another scenario in the place of the present one, atomically, as the README says to do it.
@@ -121,6 +146,11 @@ impl Stage {
     /// The epoch of the scenario, in microseconds since 1970.
     pub(crate) fn epoch_us(&self) -> u64 {
         self.epoch_ms * 1000
+    }
+
+    /// Milliseconds since the epoch, rounded up.
+    pub(crate) fn ms_now(&self) -> u64 {
+        unix_ms() + 1 - self.epoch_ms
     }
 
     /// Sleeps until `ms` after the epoch.
