@@ -18,7 +18,7 @@ use crate::mps::directories::Directories;
 use crate::mps::events::Event;
 use crate::mps::events::file::EventReader;
 use crate::mps::intruders::{Intruders, Listed, Probed};
-use crate::mps::plan::{Daemon, Device, Probe, Seen, Step, Wish};
+use crate::mps::plan::{Daemon, Device, Probe, Seen, Step, Unanswered, Wish};
 use crate::mps::protocol::{Report, Server};
 use crate::mps::{LastStep, MpsGpu, MpsState, Trouble, Warning};
 
@@ -171,8 +171,14 @@ impl Supervised {
     fn on_event(&mut self, event: &Event, now: Duration) {
         self.queue.on_event(event, now);
         match event {
-            Event::NotStarted(trouble) => self.last_words = Some(trouble.clone()),
-            Event::DaemonEnded(ended) => self.last_words = ended.trouble.clone(),
+            Event::NotStarted(trouble) => {
+                self.last_words = Some(trouble.clone());
+                self.look_at_unit();
+            }
+            Event::DaemonEnded(ended) => {
+                self.last_words = ended.trouble.clone();
+                self.look_at_unit();
+            }
             Event::DaemonStarted { .. } => {
                 self.warnings.clear();
                 self.look_at_unit();
@@ -324,7 +330,7 @@ impl Supervised {
     fn on_probe(
         &mut self,
         pid: u32,
-        outcome: Result<Report, crate::mps::plan::Unanswered>,
+        outcome: Result<Report, Unanswered>,
         gone_clients: BTreeSet<u32>,
         now: Instants,
     ) {
