@@ -38,14 +38,12 @@ use crate::gpu::GpuUuid;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MpsStatus {
-    /// `mps.enabled`.
+    /// `mps.enabled`, and `gpu.enabled`, without which nobody says which GPUs there are.
     pub enabled: bool,
     /// `mps.backend`.
     pub backend: String,
     /// Every GPU that was seen since the node booted, in the order of their numbers.
     pub gpus: Vec<MpsGpu>,
-    /// Something that concerns the whole node, such as a `/tmp/nvidia-mps` that captures other containers.
-    pub node_warnings: Vec<Warning>,
 }
 
 /// One GPU's MPS.

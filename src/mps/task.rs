@@ -84,7 +84,7 @@ impl<B: Backend> MpsTask<B> {
         publish: watch::Sender<MpsStatus>,
     ) -> Self {
         publish.send_replace(MpsStatus {
-            enabled: settings.mps.enabled,
+            enabled: settings.is_on(),
             backend: settings.mps.backend.as_str().to_owned(),
             ..MpsStatus::default()
         });

@@ -125,7 +125,7 @@ fn unanswered(error: ControlError) -> Unanswered {
 }
 
 /// Whether the process is no more, or has ended and waits for its parent. One that cannot be seen (0) is not.
-fn is_gone(pid: u32) -> bool {
+pub(super) fn is_gone(pid: u32) -> bool {
     if pid == 0 {
         return false;
     }
