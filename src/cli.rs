@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -58,6 +59,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// NVIDIA MPS of one GPU
+    #[command(subcommand)]
+    Mps(MpsCommand),
     /// Read NVML on behalf of the agent (internal)
     #[command(hide = true)]
     Nvml {
@@ -67,5 +71,25 @@ pub enum Command {
         /// Set the GPU's compute mode; without a value read it
         #[arg(long, value_name = "MODE", num_args = 0..=1, requires = "gpu")]
         compute_mode: Option<Option<ComputeMode>>,
+    },
+}
+
+/// The commands for the MPS of one GPU.
+#[derive(Debug, Subcommand)]
+pub enum MpsCommand {
+    /// Run a GPU's MPS daemon, until it ends or is told to end
+    Run {
+        /// The GPU: its UUID, or its number
+        gpu: String,
+    },
+    /// Become the daemon, and be killed when the parent ends (internal)
+    #[command(hide = true)]
+    Exec {
+        /// The process id of the parent
+        #[arg(long)]
+        parent: u32,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        program: Vec<OsString>,
     },
 }

@@ -12,6 +12,7 @@ use crate::config::{self, Config, ConfigError, Sources};
 use crate::gpu::nvml::NvmlChildError;
 use crate::gpu::nvml::compute_mode::ComputeModeError;
 use crate::log;
+use crate::mps::run::{ExecError, RunError};
 use crate::status::client::{self, ClientError};
 use crate::status::text;
 
@@ -33,6 +34,12 @@ pub enum Failure {
     /// The compute mode of a GPU.
     #[error(transparent)]
     ComputeMode(#[from] ComputeModeError),
+    /// `gpushare mps run` ended.
+    #[error(transparent)]
+    MpsRun(#[from] RunError),
+    /// `gpushare mps exec` did not become the daemon.
+    #[error(transparent)]
+    MpsExec(#[from] ExecError),
     /// `gpushare check` found something.
     #[error(transparent)]
     Checks(#[from] ChecksFailed),
@@ -49,6 +56,8 @@ impl Failure {
             Self::Config(_) => 78,
             Self::Status(_) => 69,
             Self::Nvml(NvmlChildError::NotAChild) => 64,
+            Self::MpsRun(error) => error.exit_code(),
+            Self::MpsExec(error) => error.exit_code(),
             Self::ComputeMode(error) if error.is_unavailable() => 69,
             Self::ComputeMode(_) | Self::Nvml(_) | Self::Agent(_) | Self::Checks(_) | Self::Output(_) => 1,
         }

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use gpushare::cli::{Cli, Command};
-use gpushare::{agent, check, commands, gpu, log};
+use gpushare::cli::{Cli, Command, MpsCommand};
+use gpushare::{agent, check, commands, gpu, log, mps};
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
@@ -32,6 +32,8 @@ fn main() -> ExitCode {
             gpu: Some(uuid),
             compute_mode,
         } => gpu::nvml::compute_mode::command(&cli.global, &uuid, compute_mode.flatten()),
+        Command::Mps(MpsCommand::Run { gpu }) => mps::run::command(&cli.global, &gpu),
+        Command::Mps(MpsCommand::Exec { parent, program }) => Err(mps::run::exec(parent, &program).into()),
         Command::Nvml { gpu: None, .. } => gpu::nvml::run().map_err(Into::into),
     };
     match outcome {

@@ -6,7 +6,7 @@
 //! * `task`: the reconciler: what is wished and what is seen -> steps -> done -> status, for ever;
 //! * [`plan`]: which step, and which state, for one GPU (pure);
 //! * [`backend`]: who keeps a daemon's process: `units` (systemd over D-Bus), `process` (hosts without systemd);
-//! * `run`: `gpushare mps run`, the small parent of one control daemon, and `mps quit` and `mps restart`;
+//! * [`run`]: `gpushare mps run`, the small parent of one control daemon;
 //! * [`argument`]: the GPU that an operator names;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
 //! * [`compute_mode`]: sets the GPU's compute mode and puts it back; [`call`]: what both call programs with;
@@ -26,6 +26,7 @@ pub mod events;
 pub mod limits;
 pub mod plan;
 pub mod protocol;
+pub mod run;
 pub mod units;
 
 use std::sync::Arc;

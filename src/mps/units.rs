@@ -214,10 +214,7 @@ impl Bus {
             .iter()
             .filter(|unit| is_alive(&unit.3))
             .filter_map(|unit| {
-                let uuid = unit
-                    .0
-                    .strip_prefix("gpushare-mps@")?
-                    .strip_suffix(".service")?;
+                let uuid = unit.0.strip_prefix("gpushare-mps@")?.strip_suffix(".service")?;
                 Some(GpuUuid::from(uuid))
             })
             .collect())
@@ -346,7 +343,10 @@ mod tests {
             ("bad-setting", "systemctl status gpushare-mps@GPU-1.service"),
         ] {
             let error = not_loaded(name, load);
-            assert!(error.what.contains(name) && error.mend.contains(mend), "{error:?}");
+            assert!(
+                error.what.contains(name) && error.mend.contains(mend),
+                "{error:?}"
+            );
         }
     }
 
