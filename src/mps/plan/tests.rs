@@ -375,10 +375,7 @@ fn m08_defaults_that_were_changed_under_a_verified_server_are_set_back() {
 
 /// One whose threads are limited and one whose memory is, with these clients.
 fn limited_reports(clients: &[u32]) -> [(Report, &'static str); 2] {
-    let (mut threads, mut memory) = (
-        report(&[active(200, clients)]),
-        report(&[active(200, clients)]),
-    );
+    let (mut threads, mut memory) = (report(&[active(200, clients)]), report(&[active(200, clients)]));
     threads.default_thread_percentage = Some(33.0);
     memory.default_memory_limit = Some("2G".into());
     [(threads, "33.0"), (memory, "2G")]

@@ -134,7 +134,7 @@ impl Supervised {
                 at: newest.processes_at?,
             })
         });
-        let report = self.report();
+        let report = report_of(self.probe.as_ref());
         let probed = report.zip(self.probed_at).map(|(report, at)| Probed {
             servers: &report.servers,
             at: at as f64,
@@ -142,10 +142,6 @@ impl Supervised {
         if let (Some(listed), Some(probed)) = (listed, probed) {
             self.outside = self.intruders.observe(listed, probed);
         }
-    }
-
-    fn report(&self) -> Option<&Report> {
-        self.probe.as_ref()?.outcome.as_ref().ok()
     }
 
     /// Once a second: what the daemon's process wrote down since.
@@ -176,7 +172,7 @@ impl Supervised {
                 self.look_at_unit();
             }
             Event::DaemonEnded(ended) => {
-                self.last_words = ended.trouble.clone();
+                self.last_words.clone_from(&ended.trouble);
                 self.look_at_unit();
             }
             Event::DaemonStarted { .. } => {
@@ -237,7 +233,11 @@ impl Supervised {
         let unknown = Ok(Unit::Inactive);
         let refusal = self.hardware.refusal.as_ref().or(self.place.as_ref().err());
         let seen = Seen {
-            device: if self.unit.is_some() { self.device } else { Device::Unknown },
+            device: if self.unit.is_some() {
+                self.device
+            } else {
+                Device::Unknown
+            },
             refusal,
             is_quit: self.is_quit(),
             unit: self.unit.as_ref().unwrap_or(&unknown),
@@ -263,22 +263,18 @@ impl Supervised {
     }
 
     fn turn(&mut self, state: MpsState, wall: u64) {
-        match &mut self.state {
-            // The words may change with every look, the state has been the same since it began.
-            Some((known, _)) if known.as_str() == state.as_str() => {
-                if *known != state {
-                    tracing::debug!(gpu = %self.uuid, ?state, "MPS");
-                    *known = state;
-                }
-                return;
-            }
-            _ => {}
+        // The words may change with every look, the state has been the same since it began.
+        if let Some((known, _)) = &mut self.state
+            && known.as_str() == state.as_str()
+        {
+            *known = state;
+            return;
         }
-        match state.trouble() {
-            Some(trouble) => {
-                tracing::warn!(gpu = %self.uuid, state = state.as_str(), why = trouble.why, mend = trouble.mend, "MPS");
-            }
-            None => tracing::info!(gpu = %self.uuid, state = state.as_str(), "MPS"),
+        let word = state.as_str();
+        if let Some(trouble) = state.trouble() {
+            tracing::warn!(gpu = %self.uuid, state = word, why = trouble.why, mend = trouble.mend, "MPS");
+        } else {
+            tracing::info!(gpu = %self.uuid, state = word, "MPS");
         }
         self.state = Some((state, wall));
     }
@@ -290,9 +286,8 @@ impl Supervised {
 
     /// Probes it if that is due.
     pub(super) fn probe_if_due(&mut self, jobs: &mut JoinSet<Done>, now: Duration) {
-        let pid = match self.unit {
-            Some(Ok(Unit::Running { pid })) => pid,
-            _ => return,
+        let Some(Ok(Unit::Running { pid })) = self.unit else {
+            return;
         };
         let is_due = self.probe_due().is_some_and(|at| at <= now);
         if let (true, Ok(place)) = (is_due, &self.place) {
@@ -375,7 +370,7 @@ impl Supervised {
     }
 
     fn server(&self) -> Option<&Server> {
-        self.report()?.servers.first()
+        report_of(self.probe.as_ref())?.servers.first()
     }
 
     /// What the status shows; nothing before it was looked at.
@@ -403,4 +398,8 @@ impl Supervised {
             warnings,
         })
     }
+}
+
+fn report_of(probe: Option<&Probe>) -> Option<&Report> {
+    probe?.outcome.as_ref().ok()
 }

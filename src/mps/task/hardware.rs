@@ -95,7 +95,11 @@ fn refusal(
     state.info.compute_capability?;
     let Some(limit) = client_limit else {
         return Some(Trouble {
-            why: format!("{} is too old for MPS (driver {})", state.info.model, major(driver)),
+            why: format!(
+                "{} is too old for MPS (driver {})",
+                state.info.model,
+                major(driver)
+            ),
             mend: "use a newer GPU, or set mps.enabled = false".into(),
         });
     };

@@ -45,7 +45,9 @@ pub(super) fn probe(
     known_server: Option<u32>,
 ) {
     jobs.spawn_blocking(move || {
-        let report = control.probe(known_server, LIMIT).map_err(unanswered);
+        let report = control
+            .probe(known_server, LIMIT)
+            .map_err(|error| unanswered(&error));
         let clients = report.iter().flat_map(Report::clients);
         let gone_clients = clients
             .map(|client| client.pid)
@@ -111,7 +113,7 @@ fn told(control: &Control, script: &Script) -> Result<(), ControlError> {
     control.ask(script, LIMIT).map(drop)
 }
 
-fn unanswered(error: ControlError) -> Unanswered {
+fn unanswered(error: &ControlError) -> Unanswered {
     Unanswered {
         is_the_daemons: !matches!(
             error,
@@ -119,7 +121,7 @@ fn unanswered(error: ControlError) -> Unanswered {
         ),
         trouble: Trouble {
             mend: error.mend(),
-            why: log::chain(&error),
+            why: log::chain(error),
         },
     }
 }

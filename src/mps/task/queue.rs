@@ -40,8 +40,9 @@ impl Queue {
 
     /// A probe: who is a client waits no more, and who is gone neither.
     pub(super) fn on_report(&mut self, report: &Report, is_gone: impl Fn(u32) -> bool) {
-        self.waiting
-            .retain(|pid, _| *pid != 0 && !is_gone(*pid) && !report.clients().any(|client| client.pid == *pid));
+        self.waiting.retain(|pid, _| {
+            *pid != 0 && !is_gone(*pid) && !report.clients().any(|client| client.pid == *pid)
+        });
     }
 
     /// Who has waited for too long.
@@ -55,7 +56,8 @@ impl Queue {
             .map_or_else(|| "another user".to_owned(), |uid| format!("user {uid}"));
         Some(Warning {
             what: format!("process {pid} of user {uid} waits for the GPU, whose server is that of {server}"),
-            mend: "set mps.multi_user = true (driver 580 or newer), or run all pods of a GPU as one user".into(),
+            mend: "set mps.multi_user = true (driver 580 or newer), or run all pods of a GPU as one user"
+                .into(),
         })
     }
 }

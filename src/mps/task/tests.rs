@@ -142,7 +142,11 @@ async fn run_until(
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(task.run(shutdown.clone()));
     let wait = tokio::time::timeout(Duration::from_mins(5), status.wait_for(is_wished));
-    let reached = wait.await.expect("the status is never as wished").unwrap().clone();
+    let reached = wait
+        .await
+        .expect("the status is never as wished")
+        .unwrap()
+        .clone();
     shutdown.cancel();
     running.await.unwrap();
     reached
@@ -151,12 +155,9 @@ async fn run_until(
 #[tokio::test(start_paused = true)]
 async fn a_gpu_without_a_daemon_gets_one() {
     let backend = Scripted::default();
-    let status = run_until(
-        settings(|_| {}),
-        &backend,
-        inventory(vec![a10g()]),
-        |status| status.gpus.iter().any(|gpu| gpu.last_step.is_some()),
-    )
+    let status = run_until(settings(|_| {}), &backend, inventory(vec![a10g()]), |status| {
+        status.gpus.iter().any(|gpu| gpu.last_step.is_some())
+    })
     .await;
     assert_eq!(backend.orders()[0], format!("start {UUID}"));
     let gpu = &status.gpus[0];
@@ -194,12 +195,9 @@ async fn a_daemon_of_a_gpu_that_the_node_does_not_have_is_stopped() {
     let backend = Scripted::default().with(|script| {
         script.units.insert(other.clone(), Unit::Running { pid: 100 });
     });
-    run_until(
-        settings(|_| {}),
-        &backend,
-        inventory(vec![a10g()]),
-        |status| status.gpus.iter().any(|gpu| gpu.last_step.is_some()),
-    )
+    run_until(settings(|_| {}), &backend, inventory(vec![a10g()]), |status| {
+        status.gpus.iter().any(|gpu| gpu.last_step.is_some())
+    })
     .await;
     assert!(
         backend.orders().contains(&format!("stop {other}")),
@@ -258,12 +256,9 @@ async fn m23_more_slices_than_clients_are_refused_and_small_ones_are_told() {
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_is_away_is_told_and_asked_again() {
     let backend = Scripted::default().with(|script| script.broken = true);
-    let status = run_until(
-        settings(|_| {}),
-        &backend,
-        inventory(vec![a10g()]),
-        |status| !status.gpus.is_empty(),
-    )
+    let status = run_until(settings(|_| {}), &backend, inventory(vec![a10g()]), |status| {
+        !status.gpus.is_empty()
+    })
     .await;
     let trouble = status.gpus[0].state.trouble().unwrap();
     assert_eq!(
@@ -271,12 +266,9 @@ async fn a_backend_that_is_away_is_told_and_asked_again() {
         ("systemd is away", "bring it back")
     );
     backend.clone().with(|script| script.broken = false);
-    run_until(
-        settings(|_| {}),
-        &backend,
-        inventory(vec![a10g()]),
-        |status| status.gpus.iter().any(|gpu| gpu.state == MpsState::Starting),
-    )
+    run_until(settings(|_| {}), &backend, inventory(vec![a10g()]), |status| {
+        status.gpus.iter().any(|gpu| gpu.state == MpsState::Starting)
+    })
     .await;
 }
 

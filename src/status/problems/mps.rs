@@ -11,7 +11,12 @@ pub(super) fn find(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
     for gpu in &snapshot.mps.gpus {
         if let Some(trouble) = gpu.state.trouble() {
             problems.push(problem(
-                format!("GPU {}: MPS is {}: {}", gpu.number, gpu.state.as_str(), trouble.why),
+                format!(
+                    "GPU {}: MPS is {}: {}",
+                    gpu.number,
+                    gpu.state.as_str(),
+                    trouble.why
+                ),
                 trouble.mend.replace(" GPU", &format!(" {}", gpu.number)),
             ));
         }

@@ -11,7 +11,15 @@ pub(super) fn mps(snapshot: &Snapshot, text: &mut String) {
     let mps = &snapshot.mps;
     let _ = writeln!(text, "MPS     {}", headline(mps));
     if mps.enabled && !mps.gpus.is_empty() {
-        let headings = ["GPU", "STATE", "SINCE", "CLIENTS", "SERVER", "RESTARTS", "LAST STEP"];
+        let headings = [
+            "GPU",
+            "STATE",
+            "SINCE",
+            "CLIENTS",
+            "SERVER",
+            "RESTARTS",
+            "LAST STEP",
+        ];
         let mut table = Table::new("        ", &headings);
         for gpu in &mps.gpus {
             table.row(row(gpu, snapshot.agent.taken_at));
@@ -48,7 +56,9 @@ fn row(gpu: &MpsGpu, now: f64) -> Vec<String> {
         clients(gpu),
         or_absent(gpu.server.as_ref(), server),
         gpu.restarts.to_string(),
-        or_absent(step, |step| format!("{} {} ({})", time(step.at), step.step, step.why)),
+        or_absent(step, |step| {
+            format!("{} {} ({})", time(step.at), step.step, step.why)
+        }),
     ]
 }
 
