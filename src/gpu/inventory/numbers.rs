@@ -81,6 +81,7 @@ mod tests {
             model: String::new(),
             pci_bus_id: String::new(),
             nvml_index: index,
+            compute_capability: None,
         }
     }
 

@@ -31,6 +31,7 @@ fn gpu(number: u32, utilization_percent: f64) -> GpuState {
             model: "NVIDIA A10G".into(),
             pci_bus_id: format!("00000000:00:{:02X}.0", 0x1b + number),
             nvml_index: number,
+            compute_capability: Some((8, 6)),
         },
         health: Health::default(),
         newest: Some(Newest {
@@ -48,10 +49,12 @@ fn gpu(number: u32, utilization_percent: f64) -> GpuState {
             processes: Some(vec![
                 GpuProcess {
                     pid: 4711,
-                    memory_bytes: Some(GIB)
+                    memory_bytes: Some(GIB),
+                    computes: true,
                 };
                 3
             ]),
+            ..Newest::default()
         }),
     }
 }

@@ -218,6 +218,7 @@ fn g15_a_process_list_that_grows_while_it_is_read_loses_no_cycle() {
     let known = GpuProcess {
         pid: 4242,
         memory_bytes: Some(100 << 20),
+        computes: true,
     };
     assert!(list.contains(&known), "{list:?}");
     let calls = node.nvml_calls();
@@ -263,7 +264,7 @@ fn a_reading_is_a_few_calls_none_of_which_blocks_and_process_lists_are_read_rare
         calls_of(&calls, "nvmlDeviceGetPcieThroughput").is_empty(),
         "it blocks for 20 ms"
     );
-    // Samples (size, then list), memory, temperature, clock, fields; identity and process lists besides.
+    // Samples (size, then list), memory, temperature, clock, fields; identity, process lists and modes besides.
     assert!(
         on_gpu.len() <= 7 * readings + 10,
         "{} calls for {readings} readings",
