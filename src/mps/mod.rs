@@ -10,6 +10,7 @@
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
 //! * `events`: what the daemon's log says, and how the agent hears of it;
 //! * [`directories`]: where the files of one daemon are;
+//! * [`intruders`]: who computes on a GPU beside MPS (pure);
 //! * [`limits`]: how many clients a GPU takes, and what a slice is too small for (pure).
 //!
 //! It must not touch a daemon that is well because the agent starts, stops or fails: pods run on it.
@@ -17,6 +18,7 @@
 pub mod backend;
 pub mod control;
 pub mod directories;
+pub mod intruders;
 pub mod limits;
 pub mod protocol;
 
