@@ -30,6 +30,7 @@ use crate::interruption::InterruptionStatus;
 use crate::interruption::task::{InterruptionSettings, InterruptionTask};
 use crate::log;
 use crate::metrics::task::{Sampler, SamplerStatus, Sources};
+use crate::mps::MpsStatus;
 use crate::publish::Publisher;
 use crate::publish::cloudwatch::CloudWatchPublisher;
 use crate::publish::report::PublishStatus;
@@ -182,6 +183,8 @@ impl Agent {
         let (gpu_status, gpu_watch) = watch::channel(GpuStatus::default());
         let (sampler_status, sampler_watch) = watch::channel(SamplerStatus::default());
         let (publish_status, publish_watch) = watch::channel(PublishStatus::default());
+        // Nobody supervises MPS yet: the sampler is told nothing, and publishes nothing about it.
+        let (_, mps_watch) = watch::channel(MpsStatus::default());
         let (gpu_events, gpu_receiver) = mpsc::channel(GPU_EVENTS);
         let snapshots = Snapshots::new(
             config,
@@ -196,6 +199,7 @@ impl Agent {
             host,
             gpu_events: gpu_receiver,
             gpu_status: gpu_watch,
+            mps: mps_watch,
             published: publish_watch,
             interruption: interruption.clone(),
         };

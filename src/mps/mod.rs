@@ -10,7 +10,7 @@
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
 //! * `events`: what the daemon's log says, and how the agent hears of it;
 //! * [`directories`]: where the files of one daemon are;
-//! * [`intruders`]: who computes on a GPU beside MPS (pure);
+//! * [`intruders`]: who computes on a GPU beside MPS (pure); [`memory`]: where a GPU's memory is (pure);
 //! * [`limits`]: how many clients a GPU takes, and what a slice is too small for (pure).
 //!
 //! It must not touch a daemon that is well because the agent starts, stops or fails: pods run on it.
@@ -20,6 +20,7 @@ pub mod control;
 pub mod directories;
 pub mod intruders;
 pub mod limits;
+pub mod memory;
 pub mod protocol;
 
 use std::sync::Arc;

@@ -197,6 +197,8 @@ fn g09_what_a_gpu_does_not_support_is_asked_once_and_absent() {
     );
 }
 
+const NONE: [f64; 0] = [];
+
 const COMPUTE: &str = "nvmlDeviceGetComputeRunningProcesses_v3";
 
 fn processes(agent: &Agent) -> Option<Vec<GpuProcess>> {
@@ -247,6 +249,39 @@ fn g15_a_process_list_that_grows_while_it_is_read_loses_no_cycle() {
     });
     next_windows(&agent, 1);
     assert_eq!(processes(&agent), Some(list), "the last list that could be read");
+}
+
+#[test]
+fn memory_that_no_process_holds_is_published_with_the_lists_of_processes() {
+    let keys = "[[gpu.process]]\npid = 4242\nmemory_mib = 1000";
+    let unknown = "[[gpu.process]]\npid = 4343";
+    let scenario = gpu('a', keys) + &gpu('b', &format!("{keys}\n{unknown}"));
+    let node = Node::new(&scenario)
+        .with("pods.interval", "\"1s\"")
+        .with("publish.groups", "[\"gpu\", \"mps\"]");
+    let agent = node.start();
+    agent.wait("both GPUs", |s| well(s, 2));
+    let windows = next_windows(&agent, 2);
+    assert_eq!(
+        values(&windows, "gpu_memory_unattributed", 0),
+        [3000.0 * 1024.0 * 1024.0],
+        "4000 MiB in use less 1000"
+    );
+    assert_eq!(
+        values(&windows, "gpu_memory_unattributed", 1),
+        NONE,
+        "one holds an unknown amount"
+    );
+    assert_eq!(
+        values(&windows, "gpu_memory_mps_overhead", 0),
+        NONE,
+        "there is no server"
+    );
+    let named: Vec<_> = windows
+        .iter()
+        .flat_map(|batch| metrics_of(std::slice::from_ref(batch), 0))
+        .collect();
+    assert!(named.iter().all(|name| !name.starts_with("mps_")), "{named:?}");
 }
 
 #[test]
