@@ -81,7 +81,7 @@ fn until_end(mut socket: Option<OwnedFd>) -> Result<(), u16> {
         }
         let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
         if ready[0] && io::stdin().read(&mut [0; 64]).map_or(true, |length| length == 0) {
-            say("end");
+            say("ended");
             return Ok(());
         }
         if ready.get(1) != Some(&true) {

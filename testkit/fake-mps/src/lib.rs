@@ -2,7 +2,7 @@
 //!
 //! One program plays them all, by the name under which it is called ([`program`]). What it does was measured on the
 //! real control daemon (550, 580, 595) where the README says so; the real server and the real client were not. The
-//! protocol between the parts ([`wire`]) is the fake's own: only its own parts understand each other.
+//! protocol between the parts (`wire`) is the fake's own: only its own parts understand each other.
 //!
 //! ```text
 //! UI --commands--> control ----------- control daemon --starts, tells, lists--> server

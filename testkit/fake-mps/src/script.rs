@@ -240,6 +240,45 @@ mod tests {
         assert!(refused("server = { fault = \"yes\" }").contains("until_clients_end"));
     }
 
+    /// Every key that the README shows is one, and every key is shown.
+    #[test]
+    fn the_readme_shows_all_keys() {
+        let readme = include_str!("../README.md");
+        let example = readme
+            .split("```toml\n")
+            .nth(1)
+            .unwrap()
+            .split("```")
+            .next()
+            .unwrap();
+        let script = parse(Path::new("README.md"), example).unwrap();
+        assert_eq!(
+            (script.server.max_clients, script.ghost.len(), script.device.len()),
+            (48, 1, 1)
+        );
+        let keys = |name: &str| {
+            let body = include_str!("script.rs")
+                .split(&format!("struct {name} {{"))
+                .nth(1)
+                .unwrap();
+            let fields = body
+                .split("\n}")
+                .next()
+                .unwrap()
+                .lines()
+                .filter(|line| !line.contains("///"));
+            let named =
+                fields.filter_map(|line| line.trim().trim_start_matches("pub(crate) ").split_once(':'));
+            named.map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+        };
+        for key in ["Start", "Control", "Server", "Ghost"].into_iter().flat_map(keys) {
+            assert!(
+                example.contains(&format!("\n{key} = ")),
+                "{key} is not in the README"
+            );
+        }
+    }
+
     #[test]
     fn an_answer_may_be_bytes_that_are_no_text() {
         let script = parse(

@@ -3,7 +3,6 @@
 use std::mem;
 
 use super::daemon::{Daemon, Link};
-use super::servers::State;
 use crate::wire;
 
 /// Servers that are started again for a waiting client when the first one failed.
@@ -54,7 +53,7 @@ impl Daemon {
         let ready = self
             .servers
             .iter()
-            .find(|server| server.uid == uid && server.state != State::Initializing && !server.stopping);
+            .find(|server| server.uid == uid && server.is_up() && !server.stopping);
         ready.map(|server| server.pid)
     }
 
@@ -69,7 +68,7 @@ impl Daemon {
         let Some(first) = self.pending.first() else { return };
         let uid = self.server_uid(first.uid());
         if let Some(server) = self.servers.first() {
-            let idle = server.uid != uid && server.clients.is_empty() && server.state != State::Initializing;
+            let idle = server.uid != uid && server.clients.is_empty() && server.is_up();
             if idle && !server.stopping {
                 self.stop(server.pid, false);
             }

@@ -1,15 +1,14 @@
 //! What each command answers. Every error is text, and the exit code of the command line stays 0.
 
 use super::daemon::{Daemon, Link};
-use super::servers::{Server, State};
-use super::settings::{NoSubject, Subject, limit, percentage, show_limit, subject};
-use super::table::{self, Row};
+use super::settings::{NoSubject, limit, percentage, show_limit, subject};
 use crate::version::Version;
 
 /// The spelling is the real one's.
 const OWNER_ONLY: &str =
     "Control deamon settings can only be modified by the user started it or by the root user.";
-const ROOT_ONLY: &str = "Only the root user may start server for another user.";
+const ROOT_STARTS: &str = "Only the root user may start server for another user.";
+const ROOT_STOPS: &str = "Only the root user may shutdown another user's server.";
 
 /// The lines of one answer.
 #[derive(Debug, Default)]
@@ -24,33 +23,33 @@ enum Line {
 }
 
 impl Answer {
-    fn say(&mut self, text: impl Into<String>) {
+    pub(super) fn say(&mut self, text: impl Into<String>) {
         self.0.push(Line::Said(text.into()));
     }
 
-    fn log(&mut self, text: impl Into<String>) {
+    pub(super) fn log(&mut self, text: impl Into<String>) {
         self.0.push(Line::Logged(text.into()));
     }
 
-    fn print(&mut self, text: impl Into<String>) {
+    pub(super) fn print(&mut self, text: impl Into<String>) {
         self.0.push(Line::Printed(text.into()));
     }
 }
 
 /// A command, taken apart.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     name: &'a str,
-    args: Vec<&'a str>,
+    pub(super) args: Vec<&'a str>,
     link: &'a Link,
 }
 
 impl Asked<'_> {
-    fn arg(&self, index: usize) -> &str {
+    pub(super) fn arg(&self, index: usize) -> &str {
         self.args.get(index).copied().unwrap_or_default()
     }
 
     /// What is no number is 0, as `sscanf` leaves it.
-    fn pid(&self, index: usize) -> i32 {
+    pub(super) fn pid(&self, index: usize) -> i32 {
         self.arg(index).parse().unwrap_or(0)
     }
 
@@ -140,121 +139,8 @@ impl Daemon {
         }
     }
 
-    fn version(&mut self) -> Version {
+    pub(super) fn version(&mut self) -> Version {
         self.script.get().version
-    }
-
-    fn list_servers(&self, answer: &mut Answer) {
-        for server in &self.servers {
-            answer.say(server.pid.to_string());
-        }
-    }
-
-    fn server_status(&self, asked: &Asked<'_>, answer: &mut Answer) {
-        if asked.args.is_empty() {
-            return answer.say("A server PID is required");
-        }
-        match self.server(asked.pid(0)) {
-            Some(server) => answer.say(server.state.name()),
-            None => answer.say(not_found(asked.pid(0))),
-        }
-    }
-
-    /// The server that a command names, once it has finished its start.
-    fn ready(&self, pid: i32, answer: &mut Answer) -> Option<&Server> {
-        let server = self.server(pid);
-        match server {
-            None => answer.say(not_found(pid)),
-            Some(server) if server.state == State::Initializing => answer.log(busy(pid)),
-            Some(_) => return server,
-        }
-        None
-    }
-
-    /// What a server lists: its clients, and those of the script that are none.
-    fn clients(&mut self, pid: i32) -> Vec<(i32, u32, String)> {
-        let ghosts = self.script.get().ghost.clone();
-        let live = self.server(pid).into_iter().flat_map(|server| &server.clients);
-        live.map(|client| (client.pid, client.context, command_of(client.pid)))
-            .chain(ghosts.into_iter().map(|ghost| (ghost.pid, 0, ghost.command)))
-            .collect()
-    }
-
-    /// Empty, and without a word in the log, while the server starts.
-    fn client_list(&mut self, asked: &Asked<'_>, answer: &mut Answer) {
-        let pid = asked.pid(0);
-        match self.server(pid).map(|server| server.state) {
-            None => answer.say(not_found(pid)),
-            Some(State::Initializing) => {}
-            Some(_) => {
-                for (client, ..) in self.clients(pid) {
-                    answer.say(client.to_string());
-                }
-            }
-        }
-    }
-
-    fn device_client_list(&mut self, asked: &Asked<'_>, answer: &mut Answer) {
-        let asked_for: Vec<i32> = if asked.args.is_empty() {
-            self.servers.iter().map(|server| server.pid).collect()
-        } else {
-            vec![asked.pid(0)]
-        };
-        let version = self.version();
-        for pid in asked_for {
-            if self.ready(pid, answer).is_none() {
-                continue;
-            }
-            let clients = self.clients(pid);
-            for (ordinal, device) in self.devices.iter().enumerate() {
-                answer.say(table::device_line(version, ordinal, device));
-                // A client of the fake uses the first device.
-                for (client, ..) in clients.iter().filter(|_| ordinal == 0) {
-                    answer.say(client.to_string());
-                }
-            }
-        }
-    }
-
-    fn ps(&mut self, asked: &Asked<'_>, answer: &mut Answer) {
-        let one = (asked.arg(0) == "-p").then(|| asked.pid(1));
-        let pids: Vec<i32> = one.map_or_else(
-            || self.servers.iter().map(|server| server.pid).collect(),
-            |pid| vec![pid],
-        );
-        let ready: Vec<i32> = pids
-            .into_iter()
-            .filter(|pid| self.ready(*pid, answer).is_some())
-            .collect();
-        match (one, ready.is_empty()) {
-            (Some(pid), true) => {
-                answer.say(not_found(pid));
-                answer.print("\n");
-            }
-            (None, true) => answer.say("Server not found"),
-            _ => {
-                let rows: Vec<Row> = ready.into_iter().flat_map(|pid| self.rows(pid)).collect();
-                for line in table::ps(self.version(), &rows) {
-                    answer.say(line);
-                }
-            }
-        }
-    }
-
-    fn rows(&mut self, server: i32) -> Vec<Row> {
-        let device = self.devices.first();
-        let device = device.map_or_else(String::new, |device| {
-            table::short_uuid(&device.uuid, &self.devices)
-        });
-        let row = |(pid, context, command)| Row {
-            pid,
-            context,
-            server,
-            device: device.clone(),
-            namespace: namespace_of(pid),
-            command,
-        };
-        self.clients(server).into_iter().map(row).collect()
     }
 
     fn set_default_percentage(&mut self, asked: &Asked<'_>, answer: &mut Answer) {
@@ -289,23 +175,15 @@ impl Daemon {
         self.tell(pid, &message);
     }
 
-    fn subject(&mut self, word: &str, answer: &mut Answer) -> Option<Subject> {
-        match subject(word, self.version()) {
-            Ok(subject) => Some(subject),
-            Err(NoSubject::InvalidOrdinal) => {
-                answer.log("Invalid device ordinal!");
-                None
-            }
-            Err(NoSubject::Silent) => None,
-        }
-    }
-
     fn default_limit(&mut self, asked: &Asked<'_>, answer: &mut Answer) {
-        let invalid = asked.arg(0).parse::<u32>().is_ok_and(|ordinal| ordinal >= 32);
-        let subject = self.subject(asked.arg(0), answer);
-        match subject.and_then(|subject| self.settings.limits.get(&subject)) {
+        let subject = subject(asked.arg(0), self.version());
+        let limit = subject
+            .as_ref()
+            .ok()
+            .and_then(|subject| self.settings.limits.get(subject));
+        match limit {
             Some(bytes) => answer.say(show_limit(*bytes)),
-            None if invalid => {}
+            None if subject == Err(NoSubject::InvalidOrdinal) => answer.log("Invalid device ordinal!"),
             None => answer.log("No default pinned memory limit set for the device!"),
         }
     }
@@ -315,9 +193,11 @@ impl Daemon {
         if let Some(refused) = asked.refused(OWNER_ONLY) {
             return answer.say(refused);
         }
-        let subject = self.subject(asked.arg(0), answer);
-        if let Some(subject) = subject.filter(|_| !self.script.get().control.ignores_settings) {
-            self.settings.set_limit(subject, limit(asked.arg(1)));
+        match subject(asked.arg(0), self.version()) {
+            Ok(_) if self.script.get().control.ignores_settings => {}
+            Ok(subject) => self.settings.set_limit(subject, limit(asked.arg(1))),
+            Err(NoSubject::InvalidOrdinal) => answer.log("Invalid device ordinal!"),
+            Err(NoSubject::Silent) => {}
         }
     }
 
@@ -337,9 +217,12 @@ impl Daemon {
         if let Some(refused) = asked.refused(OWNER_ONLY) {
             return answer.say(refused);
         }
-        match asked.arg(0) {
-            "0" => self.settings.priority = 0,
-            "1" => self.settings.priority = 1,
+        // The number at the start, which is 0 where there is none.
+        let word = asked.arg(0);
+        let end = word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len());
+        match word[..end].parse().unwrap_or(0) {
+            _ if self.script.get().control.ignores_settings => {}
+            priority @ (0 | 1) => self.settings.priority = priority,
             _ => answer.say("Invalid priority value - must be 0 or 1!"),
         }
     }
@@ -366,7 +249,7 @@ impl Daemon {
             return answer.say("A user id (UID) is required to start a new server");
         };
         let refused = asked
-            .refused(ROOT_ONLY)
+            .refused(ROOT_STARTS)
             .filter(|_| asked.link.peer.uid.as_raw() != uid);
         if let Some(refused) = refused {
             return answer.say(refused);
@@ -388,25 +271,11 @@ impl Daemon {
         if self.server(pid).is_none() {
             return answer.say(not_found(pid));
         }
-        if let Some(refused) = asked.refused(OWNER_ONLY) {
+        if let Some(refused) = asked.refused(ROOT_STOPS) {
             return answer.say(refused);
         }
         let force = asked.args.contains(&"-f");
         self.stop(pid, force);
-    }
-
-    fn device_query(&self, asked: &Asked<'_>, answer: &mut Answer) {
-        let csv = asked.args.contains(&"--csv");
-        let pid = asked.args.iter().find_map(|arg| arg.parse::<i32>().ok());
-        match pid {
-            Some(pid) if self.server(pid).is_none() => return answer.say("Failed to query devices"),
-            _ if csv => {}
-            Some(pid) => answer.say(format!("Server {pid}")),
-            None => answer.say("Default"),
-        }
-        for line in table::device_query(&self.devices, csv) {
-            answer.say(line);
-        }
     }
 
     fn tell(&self, server: i32, message: &str) {
@@ -416,26 +285,6 @@ impl Daemon {
     }
 }
 
-fn not_found(pid: i32) -> String {
+pub(super) fn not_found(pid: i32) -> String {
     format!("Server {pid} not found")
-}
-
-fn busy(pid: i32) -> String {
-    format!("Server {pid} is <busy>")
-}
-
-/// The client's first argument.
-fn command_of(pid: i32) -> String {
-    let line = fs_err::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let first = line.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(first).into_owned()
-}
-
-/// The inode of its pid namespace, from `pid:[4026531836]`.
-fn namespace_of(pid: i32) -> String {
-    let link = fs_err::read_link(format!("/proc/{pid}/ns/pid")).unwrap_or_default();
-    link.to_string_lossy()
-        .chars()
-        .filter(char::is_ascii_digit)
-        .collect()
 }

@@ -81,8 +81,8 @@ pub(super) struct Daemon {
     pub(super) retries: u32,
     commands: u64,
     pub(super) quit: Option<Quit>,
-    /// Whether a server has ever failed: it is the exit code.
-    pub(super) failed: bool,
+    /// The exit code: that of the last server that failed.
+    pub(super) status: u8,
     storm_since: Instant,
 }
 
@@ -113,7 +113,7 @@ impl Daemon {
             retries: 0,
             commands: 0,
             quit: None,
-            failed: false,
+            status: 0,
             storm_since: Instant::now(),
         }
     }
@@ -129,7 +129,7 @@ impl Daemon {
             }
             self.links.retain(Option::is_some);
             self.reap();
-            self.force();
+            self.force_quit();
             self.storm();
             if self.quit.is_some() && self.servers.is_empty() {
                 return self.finish();
@@ -208,7 +208,7 @@ impl Daemon {
     }
 
     /// The lines of the servers.
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         let mut bytes = [0; 16 * 1024];
         if let Ok(length) = rustix::io::read(&self.held.fifo, &mut bytes) {
             self.records.push(&bytes[..length]);
@@ -289,10 +289,11 @@ impl Daemon {
 
     fn finish(mut self) -> ExitCode {
         self.drain();
-        let status = u8::from(self.failed);
+        let status = self.status;
         self.log(&format!("Exit with status {status}"));
         self.dir.tidy();
-        if let Some(quit) = &self.quit {
+        // Measured: after a server that ended with 1, the command line that said `quit` ends with 1 too, silently.
+        if let Some(quit) = self.quit.as_ref().filter(|_| status != 1) {
             let _ = wire::send_bytes(&quit.ui, &[ANSWER]);
         }
         status.into()

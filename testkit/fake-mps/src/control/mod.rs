@@ -4,6 +4,7 @@ mod ask;
 mod clients;
 mod commands;
 mod daemon;
+mod lists;
 mod servers;
 mod settings;
 mod start;

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::daemon::{Daemon, Link};
 use super::start::{BACKGROUND, own_pid};
@@ -24,7 +24,7 @@ pub(super) enum State {
 }
 
 impl State {
-    pub(super) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Initializing => "INITIALIZING",
             Self::Active => "ACTIVE",
@@ -54,6 +54,21 @@ pub(super) struct Server {
     pub(super) stopping: bool,
 }
 
+impl Server {
+    /// One that was told to go is called faulty from then on (measured on one that did not go).
+    pub(super) fn status(&self) -> &'static str {
+        if self.stopping {
+            State::Fault.name()
+        } else {
+            self.state.name()
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.state != State::Initializing
+    }
+}
+
 /// In the place of the child between fork and `execlp`: the search in `PATH` is that of the new user.
 pub(crate) fn launch(args: &[String]) -> ExitCode {
     let _never = Command::new(SERVER).args(args).env_remove(BACKGROUND).exec();
@@ -75,7 +90,7 @@ impl Daemon {
         let server = match spawn(uid, self.multi_user, self.settings.percentage) {
             Ok(server) => server,
             Err(error) => {
-                self.failed = true;
+                self.status = 1;
                 self.log(&format!("Failed to start server using uid {uid}, error: {error}"));
                 return false;
             }
@@ -147,9 +162,19 @@ impl Daemon {
         if let Some(server) = self.servers.iter_mut().find(|server| server.pid == pid) {
             server.stopping = true;
         }
-        if let Some(link) = self.link_to(pid) {
-            let _ = wire::send(&link.socket, if force { "SHUTDOWN force" } else { "SHUTDOWN" });
+        if force {
+            return self.force(pid);
         }
+        if let Some(link) = self.link_to(pid) {
+            let _ = wire::send(&link.socket, "SHUTDOWN");
+        }
+    }
+
+    /// One SIGINT, as the real daemon: a server that ignores it, or is stopped, stays.
+    fn force(&mut self, pid: i32) {
+        self.log(&format!("Force shutting down server {pid}"));
+        let process = Pid::from_raw(pid).filter(|_| !self.script.get().server.ignores_force);
+        let _ = process.map(|process| kill_process(process, Signal::INT));
     }
 
     pub(super) fn stop_servers(&mut self) {
@@ -160,40 +185,61 @@ impl Daemon {
     }
 
     /// The end of `quit -t`.
-    pub(super) fn force(&mut self) {
+    pub(super) fn force_quit(&mut self) {
         let Some(quit) = &mut self.quit else { return };
         if quit.force_at.is_none_or(|at| Instant::now() < at) {
             return;
         }
         quit.force_at = None;
-        let ignored = self.script.get().server.ignores_force;
         let pids: Vec<i32> = self.servers.iter().map(|server| server.pid).collect();
         for pid in pids {
-            self.log(&format!("Force shutting down server {pid}"));
-        }
-        for server in self.servers.iter_mut().filter(|_| !ignored) {
-            let _ = server.child.kill();
+            self.force(pid);
         }
     }
 
     pub(super) fn reap(&mut self) {
-        let mut ended = Vec::new();
-        self.servers.retain_mut(|server| match server.child.try_wait() {
-            Ok(Some(status)) => {
-                // The real one logs 0 for whatever ended by a signal.
-                ended.push((server.pid, status.into_raw() >> 8 & 0xff));
-                false
-            }
-            _ => true,
-        });
-        for (pid, status) in &ended {
-            self.failed |= *status != 0;
-            self.log(&format!("Server {pid} exited with status {status}"));
-            self.log("Removed Shm file at ");
+        let ended =
+            |server: &mut Server| matches!(server.child.try_wait(), Ok(Some(_))).then_some(server.pid);
+        let ended: Vec<i32> = self.servers.iter_mut().filter_map(ended).collect();
+        for pid in &ended {
+            self.hear_last_words(*pid);
+            self.bury(*pid);
         }
         if !ended.is_empty() && self.quit.is_none() {
             self.place_pending();
         }
+    }
+
+    /// What an ended server said between poll and its end: nobody else holds its end of the link, so this never waits.
+    fn hear_last_words(&mut self, pid: i32) {
+        while let Some((message, _)) = self
+            .link_to(pid)
+            .and_then(|link| wire::receive(&link.socket).ok().flatten())
+        {
+            let (word, rest) = message.split_once(' ').unwrap_or((&message, ""));
+            self.server_says(pid, word, rest);
+        }
+        self.drain();
+    }
+
+    fn bury(&mut self, pid: i32) {
+        let Some(index) = self.servers.iter().position(|server| server.pid == pid) else {
+            return;
+        };
+        let mut server = self.servers.remove(index);
+        let raw = server
+            .child
+            .try_wait()
+            .ok()
+            .flatten()
+            .map_or(0, ExitStatusExt::into_raw);
+        // The real one logs 0 for whatever ended by a signal.
+        let status = u8::try_from(raw >> 8 & 0xff).unwrap_or(0);
+        if status != 0 {
+            self.status = status;
+        }
+        self.log(&format!("Server {pid} exited with status {status}"));
+        self.log("Removed Shm file at ");
     }
 }
 
@@ -202,9 +248,7 @@ fn spawn(uid: u32, multi_user: bool, percentage: f64) -> io::Result<Server> {
     command.arg0(LAUNCHER).stdin(Stdio::null());
     if multi_user {
         command.args(["-multiuser-server", "0"]);
-    }
-    let uid = if multi_user { 0 } else { uid };
-    if i64::from(uid) != i64::from(rustix::process::getuid().as_raw()) {
+    } else if uid != rustix::process::getuid().as_raw() {
         command.uid(uid);
     }
     let child = command.spawn()?;

@@ -23,12 +23,9 @@ pub(super) enum NoSubject {
 
 /// An ordinal of 0 to 31, or, from 580 on, a whole UUID.
 pub(super) fn subject(word: &str, version: Version) -> Result<Subject, NoSubject> {
-    if let Ok(ordinal) = word.parse::<u32>() {
-        return if ordinal < 32 {
-            Ok(Subject::Ordinal(ordinal))
-        } else {
-            Err(NoSubject::InvalidOrdinal)
-        };
+    if let Ok(ordinal) = word.parse::<i64>() {
+        let valid = u32::try_from(ordinal).ok().filter(|ordinal| *ordinal < 32);
+        return valid.map(Subject::Ordinal).ok_or(NoSubject::InvalidOrdinal);
     }
     if version.is_cuda_13() && is_uuid(word) {
         Ok(Subject::Uuid(word.to_owned()))
@@ -49,7 +46,11 @@ fn is_uuid(word: &str) -> bool {
 /// The percentage that the start of the word makes (`50%`, `1e1`), if it is in (0, 100].
 pub(super) fn percentage(word: &str) -> Option<f64> {
     let number = |end: usize| word.get(..end)?.parse::<f64>().ok();
-    let value = (1..=word.len()).rev().find_map(number)?;
+    let hexadecimal = |digits: &str| i32::from_str_radix(digits, 16).ok().map(f64::from);
+    let value = match word.strip_prefix("0x").and_then(hexadecimal) {
+        Some(value) => value,
+        None => (1..=word.len()).rev().find_map(number)?,
+    };
     (value > 0.0 && value <= 100.0).then_some(value)
 }
 
@@ -62,7 +63,11 @@ pub(crate) fn limit(word: &str) -> Option<u64> {
         None => (false, word),
     };
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    let value: u64 = digits[..end].parse().ok()?;
+    if end == 0 {
+        return None;
+    }
+    // More than fits is the most that fits.
+    let value: u64 = digits[..end].parse().unwrap_or(u64::MAX);
     let value = if negative { value.wrapping_neg() } else { value };
     let unit = digits[end..].chars().next();
     let shift = if matches!(unit, Some('G' | 'g')) { 30 } else { 20 };
@@ -146,6 +151,7 @@ mod tests {
             ("2048MB", "2G"),
             ("500m", "500M"),
             ("3g", "3G"),
+            ("99999999999999999999G", "17179869183G"),
         ];
         for (word, expected) in cases {
             assert_eq!(shown(word).as_deref(), Some(expected), "{word}");
@@ -159,6 +165,7 @@ mod tests {
         assert_eq!(percentage("50%"), Some(50.0));
         assert_eq!(percentage("1e1"), Some(10.0));
         assert_eq!(percentage("14.28"), Some(14.28));
+        assert_eq!(percentage("0x10"), Some(16.0));
         for wrong in ["0", "101", "abc", "-5", "", "nan"] {
             assert_eq!(percentage(wrong), None, "{wrong}");
         }
@@ -172,5 +179,6 @@ mod tests {
         assert_eq!(subject("GPU-0123abcd", version(595)), Err(NoSubject::Silent));
         assert_eq!(subject("31", version(550)), Ok(Subject::Ordinal(31)));
         assert_eq!(subject("32", version(550)), Err(NoSubject::InvalidOrdinal));
+        assert_eq!(subject("-1", version(550)), Err(NoSubject::InvalidOrdinal));
     }
 }

@@ -23,6 +23,10 @@ pub(super) const BACKGROUND: &str = "FAKE_MPS_IN_BACKGROUND";
 const LISTENING: u8 = b'k';
 
 pub(super) fn foreground(script: Watched, options: &Options, args: &[String]) -> ExitCode {
+    // The real one makes the directory and leaves it empty. The default, which is the system's, is left alone.
+    if std::env::var_os("CUDA_MPS_LOG_DIRECTORY").is_some() {
+        let _ = make_dir(&log_dir(), 0o700);
+    }
     match listen(script, options, args, Log::Stdout) {
         Ok(daemon) => daemon.run(),
         Err(code) => code,
@@ -68,10 +72,13 @@ fn in_background(args: &[String]) -> io::Result<ExitCode> {
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
+fn log_dir() -> PathBuf {
+    std::env::var_os("CUDA_MPS_LOG_DIRECTORY").map_or_else(|| "/var/log/nvidia-mps".into(), PathBuf::from)
+}
+
 /// The two files of `-d`. A directory that is missing is made, its parents are not.
 fn log_files() -> Log {
-    let dir = std::env::var_os("CUDA_MPS_LOG_DIRECTORY")
-        .map_or_else(|| "/var/log/nvidia-mps".into(), PathBuf::from);
+    let dir = log_dir();
     let open = |name: &str| OpenOptions::new().create(true).append(true).open(dir.join(name));
     let files = make_dir(&dir, 0o700).and_then(|()| Ok((open("control.log")?, open("server.log")?)));
     if let Ok((control, server)) = files {

@@ -18,6 +18,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -30,7 +31,7 @@ use crate::script::{self, SCRIPT};
 
 /// The programs in a directory of their own, with a script and a call log.
 ///
-/// When it is dropped, every daemon and server that its call log names is killed if it still runs.
+/// When it is dropped, every daemon and server that was started from it is killed if it still runs.
 #[derive(Debug)]
 pub struct Installed {
     dir: PathBuf,
@@ -50,6 +51,9 @@ impl Installed {
             put(&program, &bin.join(name))?;
         }
         installed.play("")?;
+        // Servers of other users write it too.
+        fs_err::write(installed.call_log(), "")?;
+        fs_err::set_permissions(installed.call_log(), PermissionsExt::from_mode(0o666))?;
         Ok(installed)
     }
 
@@ -161,20 +165,26 @@ impl Installed {
 
 impl Drop for Installed {
     fn drop(&mut self) {
-        let started = self.calls().unwrap_or_default();
-        for call in started {
-            if matches!(call.event, Event::Control(_) | Event::Server(_)) && runs_from(call.pid, &self.bin())
-            {
-                let pid = i32::try_from(call.pid).ok().and_then(Pid::from_raw);
-                let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
-            }
+        // A daemon that is being killed may have started one more server.
+        while kill_all(&[self.bin().join(CONTROL), self.bin().join(SERVER)]) > 0 {
+            thread::yield_now();
         }
     }
 }
 
-/// Whether the process is one of the programs in `bin`: its number may be another's by now.
-fn runs_from(pid: u32, bin: &Path) -> bool {
-    fs_err::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.starts_with(bin))
+/// Kills every process that runs one of these files, and says how many there were.
+fn kill_all(programs: &[PathBuf]) -> usize {
+    let Ok(processes) = fs_err::read_dir("/proc") else {
+        return 0;
+    };
+    let running = processes.flatten().filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let exe = fs_err::read_link(entry.path().join("exe")).ok()?;
+        programs.contains(&exe).then(|| Pid::from_raw(pid))?
+    });
+    running
+        .filter(|pid| kill_process(*pid, Signal::KILL).is_ok())
+        .count()
 }
 
 /// A hard link, which is quick; a copy where that is another file system.

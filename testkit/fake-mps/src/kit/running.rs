@@ -154,6 +154,13 @@ impl Running {
         }
     }
 
+    /// Writes to its stdin: commands, for a command line that stays.
+    pub fn say(&mut self, text: &str) -> io::Result<()> {
+        let stdin = self.child.stdin.as_mut().ok_or(ErrorKind::BrokenPipe)?;
+        stdin.write_all(text.as_bytes())?;
+        stdin.flush()
+    }
+
     /// Closes its stdin, which is the end of a client.
     pub fn close_stdin(&mut self) {
         drop(self.child.stdin.take());
@@ -168,6 +175,14 @@ impl Running {
     /// Waits for its end; an error of kind `TimedOut` if it does not come.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         wait(&mut self.child, PATIENCE)
+    }
+
+    /// How it ended, if it does so within `patience`: for tests of what does not end.
+    pub fn ended_within(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
+        match wait(&mut self.child, patience) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => Ok(None),
+            ended => ended.map(Some),
+        }
     }
 }
 

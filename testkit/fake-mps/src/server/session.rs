@@ -47,7 +47,6 @@ pub(super) struct Session {
     /// The fault that the script now asks for, to see when it changes.
     asked: Fault,
     stopping: bool,
-    ended: bool,
     ready_since: Instant,
 }
 
@@ -62,7 +61,6 @@ impl Session {
             faulty: false,
             asked: Fault::None,
             stopping: false,
-            ended: false,
             ready_since: Instant::now(),
         }
     }
@@ -89,7 +87,7 @@ impl Session {
             self.forget_dead();
             self.play_fault();
             let stays = self.script.get().server.ignores_shutdown;
-            if self.ended || (self.stopping && self.clients.is_empty() && !stays) {
+            if self.stopping && self.clients.is_empty() && !stays {
                 return ExitCode::SUCCESS;
             }
         }
@@ -141,7 +139,7 @@ impl Session {
         let mut words = message.split(' ');
         match (words.next().unwrap_or_default(), passed) {
             ("CLIENT", Some(socket)) => self.admit(socket, &message),
-            ("SHUTDOWN", _) => self.shut_down(words.next() == Some("force")),
+            ("SHUTDOWN", _) => self.shut_down(),
             ("TERMINATE", _) => self.terminate(words.next().and_then(|pid| pid.parse().ok())),
             ("PERCENTAGE", _) => {
                 let value = words.next().and_then(|value| value.parse().ok());
@@ -242,11 +240,9 @@ impl Session {
         }
     }
 
-    fn shut_down(&mut self, force: bool) {
+    fn shut_down(&mut self) {
         self.stopping = true;
-        if force {
-            self.ended = !self.script.get().server.ignores_force;
-        } else if !self.clients.is_empty() {
+        if !self.clients.is_empty() {
             self.tell(&format!("BUSY {}", self.clients.len()));
         }
     }

@@ -5,5 +5,12 @@
     reason = "all of this is test code: clippy exempts only functions with #[test]"
 )]
 
+mod answers;
 mod clients;
+mod files;
+mod kit_api;
+mod outages;
+mod servers;
 mod stage;
+mod start;
+mod versions;

@@ -1,6 +1,8 @@
 //! A directory with the programs, and a daemon on it.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -109,4 +111,18 @@ pub(crate) fn lives(pid: i32) -> bool {
     stat.rsplit(')')
         .next()
         .is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+}
+
+/// What a program says on stdout, given this on stdin. It ends well.
+pub(crate) fn output(command: &mut Command, stdin: &str) -> String {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{stdin}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub(crate) fn is_root() -> bool {
+    getuid().is_root()
 }
