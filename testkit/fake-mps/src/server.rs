@@ -80,7 +80,8 @@ fn start(mut script: Watched) -> Result<session::Session, ()> {
     recorder.write(Speaker::Other, "Initializing server process");
     initialize(&mut script, &recorder, &control, &defaults)?;
     say_settings(&recorder, script.get().version, &defaults);
-    wire::send(&control, "READY").map_err(drop)?;
+    // A daemon that is gone by now does not end it either.
+    let _ = wire::send(&control, "READY");
     Ok(session::Session::new(script, recorder, control, defaults))
 }
 

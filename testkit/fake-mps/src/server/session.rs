@@ -71,8 +71,8 @@ impl Session {
             if control {
                 self.hear_control();
             }
-            for index in clients.into_iter().rev() {
-                self.hear_client(index);
+            for pid_and_context in clients {
+                self.hear_client(pid_and_context);
             }
             if self
                 .script
@@ -93,8 +93,8 @@ impl Session {
         }
     }
 
-    /// Whether control has something to say, and which clients have.
-    fn wait(&self) -> (bool, Vec<usize>) {
+    /// Whether control has something to say, and which clients have: their pid and context.
+    fn wait(&self) -> (bool, Vec<(i32, u32)>) {
         let sockets = self
             .control
             .iter()
@@ -109,14 +109,9 @@ impl Session {
         }
         let mut ready = polled.iter().map(|fd| !fd.revents().is_empty());
         let control = self.control.is_some() && ready.next().unwrap_or(false);
-        let live = self
-            .clients
-            .iter()
-            .enumerate()
-            .filter(|(_, client)| client.socket.is_some());
-        let clients = live
-            .zip(ready)
-            .filter_map(|((index, _), ready)| ready.then_some(index));
+        let live = self.clients.iter().filter(|client| client.socket.is_some());
+        let clients = live.zip(ready).filter(|(_, ready)| *ready);
+        let clients = clients.map(|(client, _)| (client.pid, client.context));
         (control, clients.collect())
     }
 
@@ -201,43 +196,42 @@ impl Session {
     }
 
     /// Clients have nothing to say: what is heard is their end.
-    fn hear_client(&mut self, index: usize) {
-        let client = &mut self.clients[index];
-        let ended = client
-            .socket
-            .as_ref()
-            .is_some_and(|socket| !matches!(wire::receive(socket), Ok(Some(_))));
-        if !ended {
+    fn hear_client(&mut self, (pid, context): (i32, u32)) {
+        let is_it = |client: &&mut Client| (client.pid, client.context) == (pid, context);
+        let Some(client) = self.clients.iter_mut().find(is_it) else {
             return;
-        }
-        client.socket = None;
+        };
+        let says = |socket: &OwnedFd| matches!(wire::receive(socket), Ok(Some(_)));
+        client.socket.take_if(|socket| !says(socket));
     }
 
     fn forget_dead(&mut self) {
-        if self.script.get().server.keeps_dead_clients {
-            return;
+        if !self.script.get().server.keeps_dead_clients {
+            self.forget(|client| client.socket.is_none());
         }
-        let (live, dead) = std::mem::take(&mut self.clients)
+    }
+
+    fn forget(&mut self, is_gone: impl Fn(&Client) -> bool) {
+        let (gone, live) = std::mem::take(&mut self.clients)
             .into_iter()
-            .partition::<Vec<_>, _>(|client| client.socket.is_some());
+            .partition::<Vec<_>, _>(is_gone);
         self.clients = live;
-        for client in dead {
+        for client in gone {
             self.say("Receive command failed, assuming client exit");
             self.say("Client process disconnected");
             self.tell(&format!("GONE {} {}", client.pid, client.context));
         }
     }
 
+    /// A client that ended unnoticed goes too.
     fn terminate(&mut self, pid: Option<i32>) {
         if self.script.get().server.ignores_terminate {
             return;
         }
-        for index in 0..self.clients.len() {
-            if Some(self.clients[index].pid) == pid {
-                self.clients[index].tell("ERROR 810");
-                self.clients[index].socket = None;
-            }
+        for client in self.clients.iter().filter(|client| Some(client.pid) == pid) {
+            client.tell("ERROR 810");
         }
+        self.forget(|client| Some(client.pid) == pid);
     }
 
     fn shut_down(&mut self) {
