@@ -16,3 +16,4 @@ mod input;
 mod life;
 mod outage;
 mod publish;
+mod supervision;

@@ -13,12 +13,17 @@ fn kill(pid: u32, signal: Signal) {
 }
 
 #[test]
-fn m01_m03_a_daemon_that_is_killed_is_back_and_verified_without_its_orphans_and_its_neighbour_notices_nothing() {
+fn m01_m03_a_daemon_that_is_killed_is_back_and_verified_without_its_orphans_and_its_neighbour_notices_nothing()
+ {
     let scene = Scene::new();
     let agent = scene.start();
     let (mut client, mut neighbour) = (scene.client(0), scene.client(1));
     let before = agent.wait("the client is seen", |snapshot| {
-        mps(snapshot, 0).is_some_and(|gpu| gpu.server.as_ref().is_some_and(|server| server.clients.len() == 1))
+        mps(snapshot, 0).is_some_and(|gpu| {
+            gpu.server
+                .as_ref()
+                .is_some_and(|server| server.clients.len() == 1)
+        })
     });
     let (_, server) = pids(&before, 0);
     kill(scene.daemon(0), Signal::KILL);
@@ -35,9 +40,9 @@ fn m01_m03_a_daemon_that_is_killed_is_back_and_verified_without_its_orphans_and_
     neighbour.close_stdin();
     neighbour.wait().unwrap();
     let restarts = datums(&agent.terminate().batches, "mps_restarts");
-    let counted = restarts.iter().any(|datum| {
-        datum.label == "GPUNumber=0" && datum.values.iter().any(|(value, _)| *value > 0.0)
-    });
+    let counted = restarts
+        .iter()
+        .any(|datum| datum.label == "GPUNumber=0" && datum.values.iter().any(|(value, _)| *value > 0.0));
     assert!(counted, "{restarts:?}");
 }
 
@@ -48,7 +53,11 @@ fn m05_a_daemon_that_does_not_answer_is_down_after_three_probes_and_replaced() {
     let daemon = scene.daemon(0);
     kill(daemon, Signal::STOP);
     let snapshot = agent.wait("it is down", |snapshot| !why(snapshot, 0).is_empty());
-    assert!(why(&snapshot, 0).contains("has not answered"), "{}", why(&snapshot, 0));
+    assert!(
+        why(&snapshot, 0).contains("has not answered"),
+        "{}",
+        why(&snapshot, 0)
+    );
     assert!(ready(&snapshot, 1));
     agent.wait("another one is verified", |snapshot| ready(snapshot, 0));
     assert!(!exists(daemon));
@@ -61,7 +70,9 @@ fn m11_a_server_that_crashes_again_and_again_is_a_crash_loop_and_its_daemon_stay
     let daemon = scene.daemon(0);
     scene.mps.play("[server]\nlives_ms = 100\n").unwrap();
     kill(pids(&agent.status().unwrap(), 0).1.unwrap(), Signal::KILL);
-    let snapshot = agent.wait("the crash loop is told", |snapshot| why(snapshot, 0).contains("keeps crashing"));
+    let snapshot = agent.wait("the crash loop is told", |snapshot| {
+        why(snapshot, 0).contains("keeps crashing")
+    });
     assert!(!ready(&snapshot, 0));
     assert_eq!(scene.daemon(0), daemon);
 }
@@ -72,20 +83,30 @@ fn m12_a_fault_is_told_with_its_clients_ended_after_the_grace_and_stays_on_its_g
     let agent = scene.start();
     let (client, mut neighbour) = (scene.client(0), scene.client(1));
     let before = agent.wait("the client is seen", |snapshot| {
-        mps(snapshot, 0).is_some_and(|gpu| gpu.server.as_ref().is_some_and(|server| !server.clients.is_empty()))
+        mps(snapshot, 0).is_some_and(|gpu| {
+            gpu.server
+                .as_ref()
+                .is_some_and(|server| !server.clients.is_empty())
+        })
     });
     // The script is that of both GPUs: only the one whose server reads it before it is taken back faults.
     let faulty = pids(&before, 0).1.unwrap();
     kill(pids(&before, 1).1.unwrap(), Signal::STOP);
     scene.mps.play("[server]\nfault = \"held\"\n").unwrap();
     let snapshot = agent.wait("the fault is told", |snapshot| why(snapshot, 0).contains("fault"));
-    assert!(why(&snapshot, 0).contains(&client.pid().to_string()), "{}", why(&snapshot, 0));
+    assert!(
+        why(&snapshot, 0).contains(&client.pid().to_string()),
+        "{}",
+        why(&snapshot, 0)
+    );
     let status = snapshot.mps.gpus[0].server.as_ref().unwrap().status;
     assert_eq!(status, ServerStatus::Fault);
     client.wait_for("fault").unwrap();
     scene.mps.play("").unwrap();
     kill(pids(&before, 1).1.unwrap(), Signal::CONT);
-    let after = agent.wait("the server is replaced or well", |snapshot| ready(snapshot, 0) && ready(snapshot, 1));
+    let after = agent.wait("the server is replaced or well", |snapshot| {
+        ready(snapshot, 0) && ready(snapshot, 1)
+    });
     assert!(exists(scene.daemon(0)), "the daemon stays");
     assert_eq!(pids(&after, 1), pids(&before, 1), "the neighbour is untouched");
     let _ = faulty;
@@ -101,7 +122,11 @@ fn m13_a_client_that_is_gone_and_still_listed_is_dropped() {
     let client = scene.client(0);
     let listed = client.pid();
     agent.wait("the client is seen", |snapshot| {
-        mps(snapshot, 0).is_some_and(|gpu| gpu.server.as_ref().is_some_and(|server| server.clients.len() == 1))
+        mps(snapshot, 0).is_some_and(|gpu| {
+            gpu.server
+                .as_ref()
+                .is_some_and(|server| server.clients.len() == 1)
+        })
     });
     client.signal(Signal::KILL).unwrap();
     let snapshot = agent.wait("it is dropped", |snapshot| {
@@ -116,11 +141,17 @@ fn m17_the_daemon_of_a_lost_gpu_is_stopped_and_comes_back_with_it() {
     let scene = Scene::new();
     let agent = scene.start();
     let daemon = scene.daemon(1);
-    scene.node.play(&super::scene::gpus("[[fault]]\ngpu = 1\nkind = \"lost\"\nat_ms = 0\n"));
+    scene.node.play(&super::scene::gpus(
+        "[[fault]]\ngpu = 1\nkind = \"lost\"\nat_ms = 0\n",
+    ));
     agent.wait("it waits for its GPU", |snapshot| {
         mps(snapshot, 1).is_some_and(|gpu| gpu.state.as_str() == "no driver")
     });
-    assert!(wait_for(|| (!exists(daemon)).then_some(())).is_some(), "{}", agent.log());
+    assert!(
+        wait_for(|| (!exists(daemon)).then_some(())).is_some(),
+        "{}",
+        agent.log()
+    );
     assert!(ready(&agent.status().unwrap(), 0));
     scene.node.play(&super::scene::gpus(""));
     agent.wait("it is back with its GPU", |snapshot| ready(snapshot, 1));
@@ -133,7 +164,9 @@ fn m18_a_compute_mode_that_somebody_changes_is_told_and_set_again() {
     let mode = ["nvml", "--gpu", UUIDS[0], "--compute-mode", "default"];
     let (code, _, said) = output(scene.node.command(&mode));
     assert_eq!(code, 0, "{said}");
-    let snapshot = agent.wait("the drift is told", |snapshot| why(snapshot, 0).contains("EXCLUSIVE_PROCESS"));
+    let snapshot = agent.wait("the drift is told", |snapshot| {
+        why(snapshot, 0).contains("EXCLUSIVE_PROCESS")
+    });
     assert!(ready(&snapshot, 1));
     agent.wait("it is set again", |snapshot| ready(snapshot, 0));
 }
@@ -148,9 +181,15 @@ fn m21_a_storm_of_log_lines_wedges_nobody_and_fills_no_disk() {
         mps(snapshot, 0).is_some_and(|gpu| gpu.probed_at > Some(probed + 3))
     });
     assert!(ready(&later, 0));
-    let events = fs_err::metadata(scene.pipe(0).join("gpushare.events")).unwrap().len();
+    let events = fs_err::metadata(scene.pipe(0).join("gpushare.events"))
+        .unwrap()
+        .len();
     assert!(events < 64 * 1024, "{events} bytes of events");
-    assert!(agent.log().len() < 256 * 1024, "{} bytes of log", agent.log().len());
+    assert!(
+        agent.log().len() < 256 * 1024,
+        "{} bytes of log",
+        agent.log().len()
+    );
 }
 
 #[test]

@@ -11,7 +11,11 @@ fn m15_an_agent_that_stops_crashes_or_starts_touches_neither_daemon_nor_client()
     let agent = scene.start();
     let mut client = scene.client(0);
     let before = agent.wait("the client is seen", |snapshot| {
-        mps(snapshot, 0).is_some_and(|gpu| gpu.server.as_ref().is_some_and(|server| server.clients.len() == 1))
+        mps(snapshot, 0).is_some_and(|gpu| {
+            gpu.server
+                .as_ref()
+                .is_some_and(|server| server.clients.len() == 1)
+        })
     });
     let daemon = scene.daemon(0);
     assert_eq!(agent.terminate().status.code(), Some(0));
@@ -21,12 +25,20 @@ fn m15_an_agent_that_stops_crashes_or_starts_touches_neither_daemon_nor_client()
     let _ = second.ended();
     let third = scene.start();
     let after = third.wait("the client is seen again", |snapshot| {
-        mps(snapshot, 0).is_some_and(|gpu| gpu.server.as_ref().is_some_and(|server| server.clients.len() == 1))
+        mps(snapshot, 0).is_some_and(|gpu| {
+            gpu.server
+                .as_ref()
+                .is_some_and(|server| server.clients.len() == 1)
+        })
     });
     assert_eq!(pids(&after, 0), pids(&before, 0));
     assert_eq!(mps(&after, 0).unwrap().restarts, 0);
     assert_eq!(mps(&after, 0).unwrap().last_step, None, "there was nothing to do");
-    assert!(client.lines().iter().all(|line| line != "server-gone"), "{:?}", client.lines());
+    assert!(
+        client.lines().iter().all(|line| line != "server-gone"),
+        "{:?}",
+        client.lines()
+    );
     client.close_stdin();
     client.wait().unwrap();
 }
@@ -52,11 +64,18 @@ fn a_restart_is_refused_while_clients_are_at_work_unless_it_is_forced() {
     let agent = scene.start();
     let client = scene.client(0);
     let before = agent.wait("the client is seen", |snapshot| {
-        mps(snapshot, 0).is_some_and(|gpu| gpu.server.as_ref().is_some_and(|server| server.clients.len() == 1))
+        mps(snapshot, 0).is_some_and(|gpu| {
+            gpu.server
+                .as_ref()
+                .is_some_and(|server| server.clients.len() == 1)
+        })
     });
     let (code, _, err) = output(scene.node.command(&["mps", "restart", UUIDS[0]]));
     assert_eq!(code, 1);
-    assert!(err.contains(&client.pid().to_string()) && err.contains("--force"), "{err}");
+    assert!(
+        err.contains(&client.pid().to_string()) && err.contains("--force"),
+        "{err}"
+    );
     assert_eq!(pids(&agent.status().unwrap(), 0), pids(&before, 0));
     let (code, _, err) = output(scene.node.command(&["mps", "restart", "0", "--force"]));
     assert_eq!(code, 0, "{err}");

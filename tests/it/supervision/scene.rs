@@ -34,10 +34,7 @@ impl Scene {
             .with("mps.grace", "\"1s\"")
             .with("pods.interval", "\"500ms\"")
             .with("slices.per_gpu", "10")
-            .with(
-                "publish.groups",
-                "[\"gpu\", \"mps\", \"agent\"]",
-            );
+            .with("publish.groups", "[\"gpu\", \"mps\", \"agent\"]");
         for (name, value) in mps.env() {
             node = node.with_env(name, value.to_str().unwrap());
         }
@@ -77,7 +74,9 @@ impl Scene {
     /// Starts the agent and waits until both GPUs are verified.
     pub(super) fn start(&self) -> Agent {
         let agent = self.node.start();
-        agent.wait("both GPUs are ready", |snapshot| ready(snapshot, 0) && ready(snapshot, 1));
+        agent.wait("both GPUs are ready", |snapshot| {
+            ready(snapshot, 0) && ready(snapshot, 1)
+        });
         agent
     }
 

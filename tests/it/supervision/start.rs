@@ -11,18 +11,28 @@ use crate::harness::{datums, output, wait_for};
 fn m09_every_gpu_gets_a_verified_daemon_of_its_own_before_anything_may_use_it() {
     let scene = Scene::new();
     let agent = scene.start();
-    let snapshot = agent.wait("mps_ready is published", |snapshot| snapshot.publish.done.windows > 1);
+    let snapshot = agent.wait("mps_ready is published", |snapshot| {
+        snapshot.publish.done.windows > 1
+    });
     assert_eq!(problems::find(&snapshot), []);
     assert!(problems::summary(&snapshot).contains("MPS 2/2 ready"));
     let gpu = mps(&snapshot, 0).unwrap();
-    assert_eq!((gpu.client_limit, gpu.smallest_useful_slices, gpu.restarts), (Some(48), Some(1), 0));
+    assert_eq!(
+        (gpu.client_limit, gpu.smallest_useful_slices, gpu.restarts),
+        (Some(48), Some(1), 0)
+    );
     assert_eq!(gpu.last_step.as_ref().unwrap().why, "it is not running");
     assert_ne!(scene.daemon(0), scene.daemon(1));
     let answer = scene.mps.ask(&scene.pipe(0), "device_query --csv\n").unwrap();
-    assert!(answer.stdout.contains(UUIDS[0]) && !answer.stdout.contains(UUIDS[1]), "{answer:?}");
+    assert!(
+        answer.stdout.contains(UUIDS[0]) && !answer.stdout.contains(UUIDS[1]),
+        "{answer:?}"
+    );
     let batches = agent.terminate().batches;
     for (metric, value) in [("mps_ready", 1.0), ("mps_clients", 0.0), ("mps_restarts", 0.0)] {
-        let last = datums(&batches, metric).pop().unwrap_or_else(|| panic!("no {metric}"));
+        let last = datums(&batches, metric)
+            .pop()
+            .unwrap_or_else(|| panic!("no {metric}"));
         assert_eq!(last.values.last().unwrap().0, value, "{metric}");
     }
 }
@@ -39,7 +49,11 @@ fn m20_pods_see_two_links_and_may_pass_through_every_directory_above_them() {
     assert_eq!(seen, ["control", "log"]);
     let mode = |path| fs_err::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode(scene.view(0)), mode(scene.pipe(0))), (0o755, 0o700));
-    assert_eq!(mode(scene.pipe(0).join("control_lock")), 0o600, "nobody but root may hold the daemon's lock");
+    assert_eq!(
+        mode(scene.pipe(0).join("control_lock")),
+        0o600,
+        "nobody but root may hold the daemon's lock"
+    );
 }
 
 #[test]
@@ -52,7 +66,9 @@ fn m07_a_daemon_without_its_driver_is_tried_again_and_says_what_is_missing() {
         let told = why(&snapshot, 0).to_lowercase();
         assert!(told.contains(text), "exit code {code}: {told}");
         scene.mps.play("").unwrap();
-        agent.wait("it comes up by itself", |snapshot| ready(snapshot, 0) && ready(snapshot, 1));
+        agent.wait("it comes up by itself", |snapshot| {
+            ready(snapshot, 0) && ready(snapshot, 1)
+        });
     }
 }
 
@@ -62,7 +78,11 @@ fn m08_a_daemon_that_limits_everybody_is_not_ready() {
     scene.mps.play("[start]\npercentage = 50.0\n").unwrap();
     let agent = scene.node.start();
     let snapshot = agent.wait("the limit is told", |snapshot| !why(snapshot, 0).is_empty());
-    assert!(why(&snapshot, 0).contains("active thread percentage is 50.0"), "{}", why(&snapshot, 0));
+    assert!(
+        why(&snapshot, 0).contains("active thread percentage is 50.0"),
+        "{}",
+        why(&snapshot, 0)
+    );
     assert!(!ready(&snapshot, 0));
     scene.mps.play("").unwrap();
     agent.wait("a fresh daemon limits nobody", |snapshot| ready(snapshot, 0));
@@ -73,7 +93,9 @@ fn m25_a_gpu_with_mig_is_refused_and_its_neighbour_is_served() {
     let scene = Scene::new();
     scene.node.play(&gpus("mig = true\n"));
     let agent = scene.node.start();
-    let snapshot = agent.wait("MIG is told", |snapshot| ready(snapshot, 0) && why(snapshot, 1).contains("MIG is on"));
+    let snapshot = agent.wait("MIG is told", |snapshot| {
+        ready(snapshot, 0) && why(snapshot, 1).contains("MIG is on")
+    });
     assert_eq!(mps(&snapshot, 1).unwrap().pid, None);
     assert!(!scene.pipe(1).join("control").exists(), "never half");
 }
@@ -85,13 +107,19 @@ fn m23_more_slices_than_clients_are_refused_with_the_number() {
     let snapshot = agent.wait("the limit is told", |snapshot| !why(snapshot, 0).is_empty());
     let problem = problems::find(&snapshot).into_iter().next().unwrap();
     assert!(problem.what.contains("slices.per_gpu = 60"), "{problem:?}");
-    assert!(problem.mend.contains("set slices.per_gpu to 48 or less"), "{problem:?}");
+    assert!(
+        problem.mend.contains("set slices.per_gpu to 48 or less"),
+        "{problem:?}"
+    );
 }
 
 #[test]
 fn m26_an_unknown_version_is_degraded_in_words_and_the_agent_lives_on() {
     let scene = Scene::new();
-    scene.mps.play("[control.answers]\nget_default_active_thread_percentage = \"Nope: 7\\n\"\n").unwrap();
+    scene
+        .mps
+        .play("[control.answers]\nget_default_active_thread_percentage = \"Nope: 7\\n\"\n")
+        .unwrap();
     let agent = scene.node.start();
     let snapshot = agent.wait("it is degraded", |snapshot| !why(snapshot, 0).is_empty());
     assert!(why(&snapshot, 0).contains("Nope: 7"), "{}", why(&snapshot, 0));
@@ -104,7 +132,11 @@ fn a_control_program_that_is_not_there_is_named_with_the_key() {
     let scene = Scene::new().with("mps.control_binary", "\"/nonexistent/nvidia-cuda-mps-control\"");
     let agent = scene.node.start();
     let snapshot = agent.wait("the program is named", |snapshot| !why(snapshot, 0).is_empty());
-    assert!(why(&snapshot, 0).contains("/nonexistent/nvidia-cuda-mps-control"), "{}", why(&snapshot, 0));
+    assert!(
+        why(&snapshot, 0).contains("/nonexistent/nvidia-cuda-mps-control"),
+        "{}",
+        why(&snapshot, 0)
+    );
     let problem = problems::find(&snapshot).into_iter().next().unwrap();
     assert!(problem.mend.contains("mps.control_binary"), "{problem:?}");
 }
@@ -117,7 +149,11 @@ fn mps_that_is_switched_off_is_stopped_and_the_compute_mode_is_what_it_was() {
     let (daemon, _) = (scene.daemon(0), agent.terminate());
     let scene = scene.with("mps.enabled", "false").with("slices.enabled", "false");
     let agent = scene.node.start();
-    assert!(wait_for(|| (!crate::harness::exists(daemon)).then_some(())).is_some(), "{}", agent.log());
+    assert!(
+        wait_for(|| (!crate::harness::exists(daemon)).then_some(())).is_some(),
+        "{}",
+        agent.log()
+    );
     let restored = wait_for(|| {
         let now = fs_err::read_to_string(scene.node.path("scenario.toml.state")).ok()?;
         (now != modes).then_some(now)
