@@ -14,6 +14,7 @@ mod harness;
 mod identity;
 mod input;
 mod life;
+mod mps;
 mod outage;
 mod publish;
 mod supervision;
