@@ -12,6 +12,7 @@ use crate::config::{self, Config, ConfigError, Sources};
 use crate::gpu::nvml::NvmlChildError;
 use crate::gpu::nvml::compute_mode::ComputeModeError;
 use crate::log;
+use crate::mps::commands::MpsCommandError;
 use crate::mps::run::{ExecError, RunError};
 use crate::status::client::{self, ClientError};
 use crate::status::text;
@@ -40,6 +41,9 @@ pub enum Failure {
     /// `gpushare mps exec` did not become the daemon.
     #[error(transparent)]
     MpsExec(#[from] ExecError),
+    /// `gpushare mps quit` and `gpushare mps restart`.
+    #[error(transparent)]
+    Mps(#[from] MpsCommandError),
     /// `gpushare check` found something.
     #[error(transparent)]
     Checks(#[from] ChecksFailed),
@@ -54,6 +58,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 78,
+            Self::Mps(error) => error.exit_code(),
             Self::Status(_) => 69,
             Self::Nvml(NvmlChildError::NotAChild) => 64,
             Self::MpsRun(error) => error.exit_code(),

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize as _;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::Error as ValueError;
 
 use super::call::{Abandoned, CallError, Finished, call};
 use crate::cli::Global;
-use crate::gpu::GpuUuid;
+use crate::gpu::{ComputeMode, ComputeModes, GpuUuid};
 use crate::log::chain;
 
 /// How long NVML may take: its init alone takes seconds where no persistence daemon runs.
@@ -20,62 +22,21 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 /// The running binary, even after a package upgrade replaced the file.
 const SELF: &str = "/proc/self/exe";
 
+/// The exit code of a command that failed.
+const FAILED: i32 = 1;
+
 /// `EX_UNAVAILABLE` of sysexits.h.
 const UNAVAILABLE: i32 = 69;
-
-/// `nvmlComputeMode_t`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ComputeMode {
-    /// Several processes, each with a context of its own.
-    Default,
-    /// One thread of one process. NVIDIA has given it up.
-    ExclusiveThread,
-    /// No process.
-    Prohibited,
-    /// One process: the MPS server, so that nothing can go past it.
-    ExclusiveProcess,
-}
-
-impl ComputeMode {
-    const ALL: [Self; 4] = [
-        Self::Default,
-        Self::ExclusiveThread,
-        Self::Prohibited,
-        Self::ExclusiveProcess,
-    ];
-
-    /// The word for it on the command line, in the answer and in the file.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::ExclusiveThread => "exclusive_thread",
-            Self::Prohibited => "prohibited",
-            Self::ExclusiveProcess => "exclusive_process",
-        }
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mode| mode.as_str() == word)
-    }
-}
-
-/// What setting the mode changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// The mode before.
-    pub before: ComputeMode,
-    /// The mode as it was read back.
-    pub now: ComputeMode,
-}
 
 /// The mode could not be set.
 #[derive(Debug, thiserror::Error)]
 pub enum ComputeModeError {
-    /// There is no such GPU or no driver, or the driver refuses.
+    /// There is no such GPU, or no driver.
     #[error("{0}")]
     Unavailable(String),
+    /// The driver refuses: no permission, MIG, a GPU that has no such thing. MPS works without.
+    #[error("{0}")]
+    Refused(String),
     /// The process failed in another way.
     #[error(
         "the process that sets the compute mode failed ({status}){}",
@@ -91,7 +52,7 @@ pub enum ComputeModeError {
     #[error("the process that sets the compute mode says {0:?}, which makes no sense: report this bug")]
     NotUnderstood(String),
     /// The driver takes another mode than it was given.
-    #[error("the compute mode was set to {wished}, and reads back as {now}", wished = wished.as_str(), now = now.as_str())]
+    #[error("the compute mode was set to {wished}, and reads back as {now}")]
     NotTaken {
         /// What was set.
         wished: ComputeMode,
@@ -111,7 +72,7 @@ fn after_colon(words: &str) -> String {
 }
 
 /// Sets the compute mode of a GPU. `global` is handed on, because the configuration names the NVML library.
-pub fn set(global: &Global, gpu: &GpuUuid, mode: ComputeMode) -> Result<Change, ComputeModeError> {
+pub fn set(global: &Global, gpu: &GpuUuid, mode: ComputeMode) -> Result<ComputeModes, ComputeModeError> {
     set_by(command(global, gpu, mode), mode, LIMIT)
 }
 
@@ -130,7 +91,7 @@ fn command(global: &Global, gpu: &GpuUuid, mode: ComputeMode) -> Command {
     command
 }
 
-fn set_by(command: Command, wished: ComputeMode, limit: Duration) -> Result<Change, ComputeModeError> {
+fn set_by(command: Command, wished: ComputeMode, limit: Duration) -> Result<ComputeModes, ComputeModeError> {
     let finished = call(command, b"", limit, &Abandoned::default()).map_err(ComputeModeError::Call)?;
     let change = understood(&finished)?;
     if change.now != wished {
@@ -142,11 +103,12 @@ fn set_by(command: Command, wished: ComputeMode, limit: Duration) -> Result<Chan
     Ok(change)
 }
 
-fn understood(finished: &Finished) -> Result<Change, ComputeModeError> {
+fn understood(finished: &Finished) -> Result<ComputeModes, ComputeModeError> {
     if !finished.status.success() {
         let words = last_words(&finished.stderr);
         return Err(match finished.status.code() {
             Some(UNAVAILABLE) => ComputeModeError::Unavailable(words),
+            Some(FAILED) => ComputeModeError::Refused(words),
             _ => ComputeModeError::Failed {
                 status: finished.status,
                 words,
@@ -205,7 +167,9 @@ pub fn kept(path: &Path) -> Result<Option<ComputeMode>, KeptError> {
     let nonsense = || KeptError::Nonsense {
         path: path.to_owned(),
     };
-    ComputeMode::parse(text.trim()).ok_or_else(nonsense).map(Some)
+    ComputeMode::deserialize(text.trim().into_deserializer())
+        .map(Some)
+        .map_err(|_: ValueError| nonsense())
 }
 
 /// Why the mode could not be put back.
@@ -232,13 +196,17 @@ pub fn restore(global: &Global, gpu: &GpuUuid, path: &Path) -> Result<Option<Com
 
 fn restore_by(
     path: &Path,
-    set: impl FnOnce(ComputeMode) -> Result<Change, ComputeModeError>,
+    set: impl FnOnce(ComputeMode) -> Result<ComputeModes, ComputeModeError>,
 ) -> Result<Option<ComputeMode>, RestoreError> {
     let Some(mode) = kept(path)? else {
         return Ok(None);
     };
     set(mode).map_err(|source| RestoreError::Set { mode, source })?;
-    fs_err::remove_file(path).map_err(KeptError::File)?;
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(KeptError::File(error).into()),
+        // Somebody else, who restored it as well, may have been quicker.
+        _ => {}
+    }
     tracing::debug!(path = %path.display(), mode = mode.as_str(), "compute mode restored");
     Ok(Some(mode))
 }
@@ -261,7 +229,7 @@ mod tests {
         command
     }
 
-    fn set(script: &str) -> Result<Change, ComputeModeError> {
+    fn set(script: &str) -> Result<ComputeModes, ComputeModeError> {
         set_by(
             shell(script),
             ComputeMode::ExclusiveProcess,
@@ -281,6 +249,13 @@ mod tests {
         let error = set("echo noise >&2; echo 'gpushare: no GPU has this UUID' >&2; exit 69").unwrap_err();
         assert!(matches!(error, ComputeModeError::Unavailable(_)), "{error}");
         assert_eq!(error.to_string(), "no GPU has this UUID");
+    }
+
+    #[test]
+    fn a_refusal_of_the_driver_is_told_from_a_gpu_that_is_not_there() {
+        let error = set("echo 'gpushare: no permission to set it' >&2; exit 1").unwrap_err();
+        assert!(matches!(error, ComputeModeError::Refused(_)), "{error}");
+        assert_eq!(error.to_string(), "no permission to set it");
     }
 
     #[test]
@@ -361,7 +336,7 @@ mod tests {
         let refused = restore_by(&path, |_| Err(ComputeModeError::Unavailable("gone".into())));
         assert!(chain(&refused.unwrap_err()).ends_with("could not be restored: gone"));
         let set = |now| {
-            Ok(Change {
+            Ok(ComputeModes {
                 before: ComputeMode::ExclusiveProcess,
                 now,
             })

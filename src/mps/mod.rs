@@ -8,6 +8,7 @@
 //! * [`backend`]: who keeps a daemon's process: [`units`] (systemd over D-Bus), [`process`] (hosts without systemd);
 //! * [`supervisor`]: finds the process that keeps a daemon, by the lock that it holds;
 //! * [`run`]: `gpushare mps run`, the small parent of one control daemon;
+//! * [`commands`]: `gpushare mps quit` and `mps restart`;
 //! * [`argument`]: the GPU that an operator names;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
 //! * [`compute_mode`]: sets the GPU's compute mode and puts it back; [`call`]: what both call programs with;
@@ -21,6 +22,7 @@
 pub mod argument;
 pub mod backend;
 pub mod call;
+pub mod commands;
 pub mod compute_mode;
 pub mod control;
 pub mod directories;

@@ -86,12 +86,15 @@ impl Processes {
     }
 
     fn spawn(&mut self, job: Job) -> Result<u32, BackendError> {
-        let (verb, gpu) = match &job {
-            Job::Run(gpu) => ("run", gpu),
-            Job::Quit(gpu) => ("quit", gpu),
+        let (verb, gpu, option) = match &job {
+            Job::Run(gpu) => ("run", gpu, None),
+            Job::Quit(gpu) => ("quit", gpu, Some("--by-agent")),
         };
         let mut command = Command::new(SELF);
-        command.args(["mps", verb, &gpu.0]).args(&self.arguments);
+        command
+            .args(["mps", verb, &gpu.0])
+            .args(option)
+            .args(&self.arguments);
         for name in NOT_INHERITED {
             command.env_remove(name);
         }

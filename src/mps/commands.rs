@@ -1,0 +1,480 @@
+//! `gpushare mps quit` and `gpushare mps restart`: an operator's hand on one GPU's MPS.
+//!
+//! Both end `gpushare mps run`, which ends the daemon in order; whoever keeps it (systemd, the agent) starts it again
+//! after a restart. Nothing here waits without a limit.
+//!
+//! `quit` is also `ExecStop=` of the unit, which it knows by its own cgroup. systemd calls that as well when the main
+//! process has ended by itself and is about to be started again: `$MAINPID` is missing then, and there is nothing to
+//! end and nothing to restore.
+
+use std::fmt::Write as _;
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::argument::{GpuArgumentError, named};
+use super::backend::{Backend, BackendError, Unit};
+use super::compute_mode::{self, RestoreError};
+use super::control::{self, Control, ControlError};
+use super::directories::{Directories, PathTooLong};
+use super::protocol::{Client, Report};
+use super::supervisor::{Supervisor, SupervisorError, own_unit};
+use super::units::{Units, unit_name};
+use crate::cli::Global;
+use crate::commands::{Failure, load_config, print};
+use crate::config::Config;
+use crate::gpu::{ComputeMode, GpuUuid};
+
+/// How long `gpushare mps run` may take to end in order: five seconds for clients to leave, three for a daemon that
+/// does not answer, and as long again for what has to be killed.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a killed process may take to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long systemd may take to stop the unit: `STOP_LIMIT`, and NVML's time to restore the compute mode.
+const UNIT_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long a daemon may take to be there again: systemd starts it within a second, the agent within ten, and CUDA's
+/// init takes seconds where no persistence daemon runs.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a daemon that nobody supervises waits for its clients.
+const QUIT_GRACE: Duration = Duration::from_secs(5);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why MPS was not ended, or not started again.
+#[derive(Debug, thiserror::Error)]
+pub enum MpsCommandError {
+    /// The argument names no GPU.
+    #[error(transparent)]
+    Argument(#[from] GpuArgumentError),
+    /// `mps.dir` is too long.
+    #[error(transparent)]
+    PathTooLong(#[from] PathTooLong),
+    /// It cannot be remembered that it is stopped on purpose.
+    #[error("it cannot be noted whether MPS is to stay stopped; mend: run as root")]
+    Mark(#[source] io::Error),
+    /// The process that keeps the daemon cannot be seen or ended.
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    /// A daemon without that process cannot be ended.
+    #[error("{0}; mend: {mend}", mend = .0.mend())]
+    Control(ControlError),
+    /// MPS has ended, and the GPU is not as it was before.
+    #[error(
+        "MPS has ended on {gpu}, but its compute mode is not restored; mend: nvidia-smi -i {gpu} -c DEFAULT"
+    )]
+    Restore {
+        /// The GPU.
+        gpu: GpuUuid,
+        /// Why not.
+        #[source]
+        source: RestoreError,
+    },
+    /// It survives SIGKILL.
+    #[error(
+        "process {pid} (gpushare mps run) survives SIGKILL: it is stuck in the driver; mend: reboot the node"
+    )]
+    Stuck {
+        /// Its process id.
+        pid: u32,
+    },
+    /// systemd does not stop the unit.
+    #[error("{unit} cannot be stopped; mend: {mend}")]
+    Unit {
+        /// Its name.
+        unit: String,
+        /// What to do.
+        mend: String,
+        /// Why not.
+        #[source]
+        source: BackendError,
+    },
+    /// systemd has not stopped the unit in time.
+    #[error("{unit} has not stopped within {} s; mend: systemctl kill -s KILL {unit}", UNIT_LIMIT.as_secs())]
+    UnitStays {
+        /// Its name.
+        unit: String,
+    },
+    /// There is nothing to start again.
+    #[error(
+        "MPS does not run on {gpu}; mend: the agent (gpushare run) starts it where mps.enabled is true, and gpushare \
+         status says why it has not"
+    )]
+    NotRunning {
+        /// The GPU.
+        gpu: GpuUuid,
+    },
+    /// Clients would be lost.
+    #[error(
+        "{gpu} has MPS clients, which a restart would end: {clients}; mend: end them first, or give --force to lose them"
+    )]
+    HasClients {
+        /// The GPU.
+        gpu: GpuUuid,
+        /// Their pids and commands.
+        clients: String,
+    },
+    /// Clients may be lost.
+    #[error(
+        "it cannot be seen whether {gpu} has MPS clients: {why}; mend: give --force to lose those that it has"
+    )]
+    ClientsUnknown {
+        /// The GPU.
+        gpu: GpuUuid,
+        /// Why not.
+        why: String,
+    },
+    /// Nobody has started it again.
+    #[error(
+        "MPS has ended on {gpu}, and does not answer again after {} s{}; mend: see that the agent runs (gpushare \
+         status), and look at journalctl -u {}",
+        START_LIMIT.as_secs(), after_colon(why.as_deref()), unit_name(gpu)
+    )]
+    NotBack {
+        /// The GPU.
+        gpu: GpuUuid,
+        /// How far it has come.
+        why: Option<String>,
+    },
+}
+
+fn after_colon(why: Option<&str>) -> String {
+    why.map(|why| format!(": {why}")).unwrap_or_default()
+}
+
+impl MpsCommandError {
+    /// 1 failed, 64 usage, 69 unavailable, 78 configuration.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Argument(error) => error.exit_code(),
+            Self::PathTooLong(_) => 78,
+            Self::NotRunning { .. } => 69,
+            _ => 1,
+        }
+    }
+}
+
+/// `gpushare mps quit`. An operator's lasts; the agent's (`by_agent`) and systemd's end the daemon that runs now.
+pub fn quit(global: &Global, gpu: &str, by_agent: bool) -> Result<(), Failure> {
+    let scene = Scene::of(global, gpu)?;
+    if scene.is_exec_stop() && main_pid_is_missing() {
+        tracing::debug!(gpu = %scene.gpu, "the main process has ended: nothing to do");
+        return Ok(());
+    }
+    // Before the end, so that the agent does not start at once what it sees ended.
+    let stays = !by_agent && !scene.is_exec_stop();
+    if stays {
+        scene.mark_quit()?;
+    }
+    let end = scene.end()?;
+    let restored = scene.restore(global)?;
+    let mut text = end.in_words(&scene.gpu);
+    if let Some(mode) = restored {
+        let _ = writeln!(text, "The compute mode is {mode} again.");
+    }
+    if stays {
+        let _ = writeln!(
+            text,
+            "It stays stopped until the node boots again, or: gpushare mps restart {}",
+            scene.gpu
+        );
+    }
+    let _ = print(&text)?;
+    Ok(())
+}
+
+/// `gpushare mps restart`.
+pub fn restart(global: &Global, gpu: &str, force: bool) -> Result<(), Failure> {
+    let scene = Scene::of(global, gpu)?;
+    let was_quit = scene.unmark_quit()?;
+    let Some(before) = scene.supervisor()? else {
+        return scene.start_again(was_quit);
+    };
+    if !force {
+        scene.check_clients()?;
+    }
+    let end = end(&before)?;
+    let now = scene.wait_for_another(before.pid())?;
+    let text = end.in_words(&scene.gpu);
+    let _ = print(&format!("{text}It answers again: process {now}.\n"))?;
+    Ok(())
+}
+
+/// One GPU, and what there is to know of its MPS.
+struct Scene {
+    config: Config,
+    gpu: GpuUuid,
+    directories: Directories,
+    control: Control,
+}
+
+impl Scene {
+    fn of(global: &Global, argument: &str) -> Result<Self, Failure> {
+        let config = load_config(global)?;
+        let numbers = config.node.state_dir.join("gpus.json");
+        let gpu = named(argument, &numbers).map_err(MpsCommandError::from)?;
+        let directories = Directories::of(&config.mps, &gpu).map_err(MpsCommandError::from)?;
+        let control = Control::of(&config.mps, &directories);
+        Ok(Self {
+            config,
+            gpu,
+            directories,
+            control,
+        })
+    }
+
+    fn supervisor(&self) -> Result<Option<Supervisor>, MpsCommandError> {
+        Ok(Supervisor::find(&self.directories.supervisor_lock())?)
+    }
+
+    /// Whether systemd has called us to stop the unit.
+    fn is_exec_stop(&self) -> bool {
+        own_unit() == Some(unit_name(&self.gpu))
+    }
+
+    /// Ends whatever runs for the GPU.
+    fn end(&self) -> Result<End, MpsCommandError> {
+        let Some(supervisor) = self.supervisor()? else {
+            return self.end_unsupervised();
+        };
+        match supervisor.unit() {
+            // Ended by itself, systemd would start it again.
+            Some(unit) if !self.is_exec_stop() => stop_unit(&self.gpu, unit),
+            _ => end(&supervisor),
+        }
+    }
+
+    /// A daemon whose supervisor was killed, or one that somebody has started by hand.
+    fn end_unsupervised(&self) -> Result<End, MpsCommandError> {
+        match self.control.quit(QUIT_GRACE, QUIT_GRACE + control::LIMIT) {
+            Ok(()) => Ok(End::Unsupervised),
+            // Without the program there is nothing that could run.
+            Err(ControlError::NotRunning { .. } | ControlError::Binary { .. }) => Ok(End::NothingRan),
+            Err(error) => Err(MpsCommandError::Control(error)),
+        }
+    }
+
+    fn restore(&self, global: &Global) -> Result<Option<ComputeMode>, MpsCommandError> {
+        let kept = self.directories.compute_mode();
+        compute_mode::restore(global, &self.gpu, &kept).map_err(|source| MpsCommandError::Restore {
+            gpu: self.gpu.clone(),
+            source,
+        })
+    }
+
+    /// What was stopped on purpose is the agent's to start.
+    fn start_again(&self, was_quit: bool) -> Result<(), Failure> {
+        if !was_quit {
+            let gpu = self.gpu.clone();
+            return Err(MpsCommandError::NotRunning { gpu }.into());
+        }
+        let now = self.wait_for_another(0)?;
+        let _ = print(&format!("MPS runs on {} again: process {now}.\n", self.gpu))?;
+        Ok(())
+    }
+
+    /// Whoever keeps the daemon leaves it stopped from now on.
+    fn mark_quit(&self) -> Result<(), MpsCommandError> {
+        // Where it has never run, nobody has made the directory, and nothing has to be remembered.
+        if !self.directories.daemon.is_dir() {
+            return Ok(());
+        }
+        fs_err::write(self.directories.quit(), "").map_err(MpsCommandError::Mark)
+    }
+
+    /// Whether it was marked.
+    fn unmark_quit(&self) -> Result<bool, MpsCommandError> {
+        match fs_err::remove_file(self.directories.quit()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(MpsCommandError::Mark(error)),
+        }
+    }
+
+    /// Refuses while there are clients, or may be.
+    fn check_clients(&self) -> Result<(), MpsCommandError> {
+        let gpu = self.gpu.clone();
+        match self.control.probe(None, control::LIMIT) {
+            Ok(report) => safe_to_end(gpu, &report),
+            Err(ControlError::NotRunning { .. }) => Ok(()),
+            Err(error) => Err(MpsCommandError::ClientsUnknown {
+                gpu,
+                why: error.to_string(),
+            }),
+        }
+    }
+
+    /// Waits until another process keeps a daemon that answers, and returns its id.
+    fn wait_for_another(&self, before: u32) -> Result<u32, MpsCommandError> {
+        let deadline = Instant::now() + START_LIMIT;
+        let mut why = None;
+        while Instant::now() < deadline {
+            let supervisor = self.supervisor()?;
+            if let Some(now) = supervisor.map(|now| now.pid()).filter(|now| *now != before) {
+                match self.control.probe(None, control::LIMIT) {
+                    Ok(_) => return Ok(now),
+                    Err(error) => why = Some(error.to_string()),
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Err(MpsCommandError::NotBack {
+            gpu: self.gpu.clone(),
+            why,
+        })
+    }
+}
+
+/// systemd names the main process to `ExecStop=`, while there is one.
+fn main_pid_is_missing() -> bool {
+    std::env::var_os("MAINPID").is_none_or(|pid| pid.is_empty())
+}
+
+/// How MPS ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum End {
+    NothingRan,
+    InOrder(u32),
+    Killed(u32),
+    UnitStopped(String),
+    Unsupervised,
+}
+
+impl End {
+    fn in_words(&self, gpu: &GpuUuid) -> String {
+        match self {
+            Self::NothingRan => format!("MPS does not run on {gpu}.\n"),
+            Self::InOrder(pid) => format!("MPS has ended on {gpu}, in order: process {pid}.\n"),
+            Self::Killed(pid) => format!(
+                "MPS has ended on {gpu}: process {pid} was killed, because it had not ended within {} s.\n",
+                STOP_LIMIT.as_secs()
+            ),
+            Self::UnitStopped(unit) => format!("MPS has ended on {gpu}: {unit} is stopped.\n"),
+            Self::Unsupervised => format!("MPS has ended on {gpu}: a daemon that nobody supervised.\n"),
+        }
+    }
+}
+
+fn end(supervisor: &Supervisor) -> Result<End, MpsCommandError> {
+    let pid = supervisor.pid();
+    supervisor.signal(Signal::TERM)?;
+    if supervisor.has_ended(STOP_LIMIT)? {
+        return Ok(End::InOrder(pid));
+    }
+    supervisor.signal(Signal::KILL)?;
+    if supervisor.has_ended(KILL_LIMIT)? {
+        return Ok(End::Killed(pid));
+    }
+    Err(MpsCommandError::Stuck { pid })
+}
+
+fn stop_unit(gpu: &GpuUuid, unit: &str) -> Result<End, MpsCommandError> {
+    let failed = |error: BackendError| MpsCommandError::Unit {
+        unit: unit.to_owned(),
+        mend: error.mend.clone(),
+        source: error,
+    };
+    let no_runtime = |error: std::io::Error| {
+        failed(BackendError {
+            what: format!("no runtime: {error}"),
+            mend: format!("systemctl stop {unit}"),
+        })
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let stopped = runtime
+        .map_err(no_runtime)?
+        .block_on(async { tokio::time::timeout(UNIT_LIMIT, stopped(gpu)).await });
+    match stopped {
+        Ok(Ok(())) => Ok(End::UnitStopped(unit.to_owned())),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(MpsCommandError::UnitStays {
+            unit: unit.to_owned(),
+        }),
+    }
+}
+
+/// Stops the unit, and waits until its `ExecStop=` is through as well.
+async fn stopped(gpu: &GpuUuid) -> Result<(), BackendError> {
+    let mut units = Units::new();
+    units.stop(gpu).await?;
+    while !matches!(units.unit(gpu).await?, Unit::Inactive | Unit::Failed(_)) {
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+fn safe_to_end(gpu: GpuUuid, report: &Report) -> Result<(), MpsCommandError> {
+    let clients: Vec<String> = report.clients().map(in_words).collect();
+    if !clients.is_empty() {
+        let clients = clients.join(", ");
+        return Err(MpsCommandError::HasClients { gpu, clients });
+    }
+    if report.not_understood.is_empty() {
+        return Ok(());
+    }
+    // No clients in an answer that is not understood are not known to be none.
+    let why = report.not_understood.join("; ");
+    Err(MpsCommandError::ClientsUnknown { gpu, why })
+}
+
+fn in_words(client: &Client) -> String {
+    match (client.pid, &client.command) {
+        (0, _) => "one that the daemon cannot see".to_owned(),
+        (pid, Some(command)) => format!("{pid} ({command})"),
+        (pid, None) => pid.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mps::protocol::{Server, ServerStatus};
+
+    fn report(clients: Vec<Client>) -> Report {
+        Report {
+            servers: vec![Server {
+                pid: 7,
+                status: ServerStatus::Active,
+                clients,
+            }],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn clients_are_named_before_they_are_lost() {
+        assert!(safe_to_end("GPU-1".into(), &report(Vec::new())).is_ok());
+        let clients = [(9741, Some("./nbody")), (9742, None), (0, None)].map(|(pid, command)| Client {
+            pid,
+            command: command.map(str::to_owned),
+        });
+        let error = safe_to_end("GPU-1".into(), &report(clients.to_vec())).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains(": 9741 (./nbody), 9742, one that the daemon cannot see; mend: "),
+            "{text}"
+        );
+        assert!(text.contains("--force"), "{text}");
+        assert_eq!(error.exit_code(), 1);
+    }
+
+    #[test]
+    fn m26_an_answer_that_is_not_understood_is_no_proof_that_there_are_no_clients() {
+        let report = Report {
+            not_understood: vec!["get_client_list 7: Server 7 is <busy>".to_owned()],
+            ..report(Vec::new())
+        };
+        let error = safe_to_end("GPU-1".into(), &report).unwrap_err();
+        assert!(matches!(error, MpsCommandError::ClientsUnknown { .. }), "{error}");
+        assert!(
+            error.to_string().contains("is <busy>; mend: give --force"),
+            "{error}"
+        );
+    }
+}
