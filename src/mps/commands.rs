@@ -380,7 +380,7 @@ fn stop_unit(gpu: &GpuUuid, unit: &str) -> Result<End, MpsCommandError> {
         mend: error.mend.clone(),
         source: error,
     };
-    let no_runtime = |error: std::io::Error| {
+    let no_runtime = |error: io::Error| {
         failed(BackendError {
             what: format!("no runtime: {error}"),
             mend: format!("systemctl stop {unit}"),

@@ -221,6 +221,10 @@ impl Supervised {
 
     /// What the backend said.
     pub(super) fn saw_unit(&mut self, unit: Result<Unit, BackendError>, now: Duration) {
+        // What has ended has said why before.
+        if matches!(unit, Ok(Unit::Failed(_))) {
+            self.on_beat(now);
+        }
         if let (Err(error), true) = (&unit, !matches!(self.unit, Some(Err(_)))) {
             tracing::warn!(gpu = %self.uuid, error = error.what, mend = error.mend, "MPS cannot be supervised");
         }

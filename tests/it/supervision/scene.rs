@@ -7,6 +7,7 @@ use gpushare::mps::{MpsGpu, MpsState};
 use gpushare::status::Snapshot;
 
 use crate::harness::{Agent, Node, quoted, wait_for};
+use crate::mps::scene::wrapped;
 
 /// The GPUs of every scene, in the order of their numbers.
 pub(super) const UUIDS: [&str; 2] = [
@@ -14,7 +15,7 @@ pub(super) const UUIDS: [&str; 2] = [
     "GPU-0b000000-0000-4000-8000-000000000000",
 ];
 
-/// A node with two A10Gs that keeps its MPS daemons as plain processes.
+/// A node with two A10Gs that keeps its MPS daemons as plain processes. They end with it.
 pub(super) struct Scene {
     pub(super) mps: Installed,
     pub(super) node: Node,
@@ -25,19 +26,19 @@ impl Scene {
         let node = Node::new(&gpus(""));
         let mps = Installed::in_dir(node.path("kit")).unwrap();
         let (dir, clients) = (quoted(&node.path("m")), quoted(&node.path("c")));
-        let mut node = node
+        let control = quoted(&wrapped(&mps, &node.path("driver")));
+        let node = node
             .with("mps.enabled", "true")
+            .with("mps.control_binary", &control)
             .with("mps.backend", "\"process\"")
             .with("mps.dir", &dir)
             .with("mps.client_dir", &clients)
             .with("mps.probe_interval", "\"300ms\"")
             .with("mps.grace", "\"1s\"")
             .with("pods.interval", "\"500ms\"")
+            .with("slices.enabled", "true")
             .with("slices.per_gpu", "10")
             .with("publish.groups", "[\"gpu\", \"mps\", \"agent\"]");
-        for (name, value) in mps.env() {
-            node = node.with_env(name, value.to_str().unwrap());
-        }
         Self { mps, node }
     }
 
@@ -78,19 +79,6 @@ impl Scene {
             ready(snapshot, 0) && ready(snapshot, 1)
         });
         agent
-    }
-
-    /// Ends every daemon that the agent has left, as a reboot would.
-    pub(super) fn quit(&self) {
-        for uuid in UUIDS {
-            let _ = self.node.command(&["mps", "quit", uuid]).output();
-        }
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        self.quit();
     }
 }
 
