@@ -59,7 +59,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Run, end or restart NVIDIA MPS on one GPU
+    /// NVIDIA MPS on one GPU
     #[command(subcommand)]
     Mps(MpsCommand),
     /// Read NVML on behalf of the agent (internal)
@@ -80,19 +80,19 @@ pub enum MpsCommand {
     /// Run a GPU's MPS daemon, until it ends or is told to end
     Run {
         /// The GPU: its UUID, or its number
-        #[arg(value_name = "GPU")]
         gpu: String,
     },
-    /// End MPS on a GPU in order, and restore its compute mode
+    /// End MPS on a GPU in order, restore its compute mode, and leave it so until it is restarted
     Quit {
         /// The GPU: its UUID, or its number
-        #[arg(value_name = "GPU")]
         gpu: String,
+        /// End the daemon that runs now, and leave it to the agent what comes next (internal)
+        #[arg(long, hide = true)]
+        by_agent: bool,
     },
     /// End MPS on a GPU and wait until it is started again; refused while it has clients
     Restart {
         /// The GPU: its UUID, or its number
-        #[arg(value_name = "GPU")]
         gpu: String,
         /// End its clients with it
         #[arg(long)]

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Command::Run => agent::command(&cli.global),
         Command::Status { json, watch } => commands::status(&cli.global, json, watch),
         Command::Check { json } => check::command(&cli.global, json),
-        Command::Mps(MpsCommand::Quit { gpu }) => mps::commands::quit(&cli.global, &gpu),
+        Command::Mps(MpsCommand::Quit { gpu, by_agent }) => mps::commands::quit(&cli.global, &gpu, by_agent),
         Command::Mps(MpsCommand::Restart { gpu, force }) => mps::commands::restart(&cli.global, &gpu, force),
         Command::Nvml {
             gpu: Some(uuid),

@@ -76,6 +76,8 @@ impl Supervisor {
         let attention = Attention::new().map_err(RunError::system("hear signals"))?;
         let lock = lock::take(&self.directories.supervisor_lock());
         let _lock = lock.map_err(|error| unavailable(&error, error.mend()))?;
+        // Whoever starts it does not want it to stay stopped any more.
+        let _ = fs_err::remove_file(self.directories.quit());
         let journal = Journal::open(&self.directories.events());
         let prepared = self.prepare(&journal);
         let started = prepared.and_then(|prepared| self.start(&prepared, &attention, &journal));

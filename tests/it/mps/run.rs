@@ -330,7 +330,7 @@ fn m21_a_log_that_nobody_reads_does_not_wedge_the_daemon() {
     );
     let (unread, mut stderr) = std::io::pipe().unwrap();
     // 8 KiB of it are left: the first lines fit in.
-    stderr.write_all(&[b'\n'; 56 * 1024]).unwrap();
+    stderr.write_all(&vec![b'\n'; 56 * 1024]).unwrap();
     let run = scene.start_into(Stdio::from(stderr));
     let written = scene.daemon_dir().join("written");
     wait_for(|| written.exists().then_some(())).expect("all of the log was taken");

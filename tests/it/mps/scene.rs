@@ -160,7 +160,7 @@ impl Scene {
 
 /// `gpushare mps run` gives its daemon a clean environment, as a driver's programs want it: these put back what the
 /// played ones need.
-fn wrapped(mps: &Installed, dir: &Path) -> PathBuf {
+pub(crate) fn wrapped(mps: &Installed, dir: &Path) -> PathBuf {
     fs_err::create_dir(dir).unwrap();
     let variables = mps
         .env()
