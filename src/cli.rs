@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -58,7 +59,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// End or restart NVIDIA MPS on one GPU
+    /// NVIDIA MPS of one GPU
     #[command(subcommand)]
     Mps(MpsCommand),
     /// Read NVML on behalf of the agent (internal)
@@ -73,22 +74,35 @@ pub enum Command {
     },
 }
 
-/// The commands of MPS.
+/// The commands for the MPS of one GPU.
 #[derive(Debug, Subcommand)]
 pub enum MpsCommand {
+    /// Run a GPU's MPS daemon, until it ends or is told to end
+    Run {
+        /// The GPU: its UUID, or its number
+        gpu: String,
+    },
     /// End MPS on a GPU in order, and restore its compute mode
     Quit {
         /// The GPU: its UUID, or its number
-        #[arg(value_name = "GPU")]
         gpu: String,
     },
     /// End MPS on a GPU and wait until it is started again; refused while it has clients
     Restart {
         /// The GPU: its UUID, or its number
-        #[arg(value_name = "GPU")]
         gpu: String,
         /// End its clients with it
         #[arg(long)]
         force: bool,
+    },
+    /// Become the daemon, and be killed when the parent ends (internal)
+    #[command(hide = true)]
+    Exec {
+        /// The process id of the parent
+        #[arg(long)]
+        parent: u32,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        program: Vec<OsString>,
     },
 }

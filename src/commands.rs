@@ -13,6 +13,7 @@ use crate::gpu::nvml::NvmlChildError;
 use crate::gpu::nvml::compute_mode::ComputeModeError;
 use crate::log;
 use crate::mps::commands::MpsCommandError;
+use crate::mps::run::{ExecError, RunError};
 use crate::status::client::{self, ClientError};
 use crate::status::text;
 
@@ -34,6 +35,12 @@ pub enum Failure {
     /// The compute mode of a GPU.
     #[error(transparent)]
     ComputeMode(#[from] ComputeModeError),
+    /// `gpushare mps run` ended.
+    #[error(transparent)]
+    MpsRun(#[from] RunError),
+    /// `gpushare mps exec` did not become the daemon.
+    #[error(transparent)]
+    MpsExec(#[from] ExecError),
     /// `gpushare mps quit` and `gpushare mps restart`.
     #[error(transparent)]
     Mps(#[from] MpsCommandError),
@@ -54,6 +61,8 @@ impl Failure {
             Self::Mps(error) => error.exit_code(),
             Self::Status(_) => 69,
             Self::Nvml(NvmlChildError::NotAChild) => 64,
+            Self::MpsRun(error) => error.exit_code(),
+            Self::MpsExec(error) => error.exit_code(),
             Self::ComputeMode(error) if error.is_unavailable() => 69,
             Self::ComputeMode(_) | Self::Nvml(_) | Self::Agent(_) | Self::Checks(_) | Self::Output(_) => 1,
         }

@@ -13,13 +13,16 @@ use sd_notify::NotifyState;
 /// Where systemd listens.
 const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// The agent works: sockets are open, tasks run. Called on the runtime.
+/// We work: the agent's sockets are open and its tasks run, the MPS daemon answers.
 pub fn ready(status: &str) {
     let news = [NotifyState::Ready, NotifyState::Status(&one_line(status))];
     if notify(&news).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-        // systemd would give up an agent that never got ready: this one message waits, on a thread of its own.
+        // systemd would give up a unit that never got ready: this one message waits, on a thread of its own.
         let message = message(&news);
-        tokio::task::spawn_blocking(move || send(&message, Patience::Waits));
+        let wait = move || send(&message, Patience::Waits);
+        if let Err(error) = std::thread::Builder::new().name("ready".into()).spawn(wait) {
+            tracing::warn!(%error, "systemd does not read, and will not hear that we are ready");
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! * `task`: the reconciler: what is wished and what is seen -> steps -> done -> status, for ever;
 //! * [`plan`]: which step, and which state, for one GPU (pure);
 //! * [`backend`]: who keeps a daemon's process: `units` (systemd over D-Bus), `process` (hosts without systemd);
-//! * `run`: `gpushare mps run`, the small parent of one control daemon;
+//! * [`run`]: `gpushare mps run`, the small parent of one control daemon;
 //! * [`commands`]: `gpushare mps quit` and `mps restart`; [`supervisor`]: finds and ends that parent;
 //! * [`argument`]: the GPU that an operator names;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
@@ -28,6 +28,7 @@ pub mod events;
 pub mod limits;
 pub mod plan;
 pub mod protocol;
+pub mod run;
 pub mod supervisor;
 pub mod units;
 

@@ -14,5 +14,6 @@ mod harness;
 mod identity;
 mod input;
 mod life;
+mod mps;
 mod outage;
 mod publish;

@@ -1,0 +1,365 @@
+//! The life of one daemon, from nothing to its end.
+
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::attention::{Attention, Wake};
+use super::daemon::{self, Daemon, Launch, Programs};
+use super::drain::Drain;
+use super::journal::Journal;
+use super::ready::{self, Came, Coming};
+use super::verdict::{self, Wanted};
+use super::{RunError, leftovers, lock, place};
+use crate::cli::Global;
+use crate::commands::{Failure, load_config};
+use crate::config;
+use crate::gpu::{ComputeMode, GpuUuid};
+use crate::log::chain;
+use crate::mps::compute_mode::{self, ComputeModeError};
+use crate::mps::control::{self, Control, ControlError};
+use crate::mps::directories::Directories;
+use crate::mps::events::Event;
+use crate::mps::protocol::Capabilities;
+use crate::mps::{Trouble, Warning, argument};
+use crate::systemd;
+
+/// How long clients are waited for when the daemon is told to leave.
+const QUIT_GRACE: Duration = Duration::from_secs(5);
+
+/// How long the daemon may take to leave from then on, before it is killed.
+const QUIT_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long the rest of the log may take to come, after everything that writes it was killed.
+const LOG_LIMIT: Duration = Duration::from_millis(500);
+
+/// What to do where the driver has no such GPU.
+const NO_GPU: &str = "nothing, if the driver is being loaded: it is tried again; else look at nvidia-smi -L";
+
+/// `gpushare mps run`.
+pub fn command(global: &Global, gpu: &str) -> Result<(), Failure> {
+    let supervisor = Supervisor::new(global, gpu)?;
+    let outcome = supervisor.run();
+    if let Err(error) = &outcome {
+        systemd::status(&chain(error));
+    }
+    Ok(outcome?)
+}
+
+/// Of one GPU.
+struct Supervisor {
+    global: Global,
+    gpu: GpuUuid,
+    mps: config::Mps,
+    directories: Directories,
+    control: Control,
+}
+
+impl Supervisor {
+    /// Takes from the configuration what it needs; the rest of it must not stay in memory for each GPU.
+    fn new(global: &Global, gpu: &str) -> Result<Self, Failure> {
+        let config = load_config(global)?;
+        let numbers = config.node.state_dir.join("gpus.json");
+        let gpu = argument::named(gpu, &numbers).map_err(RunError::from)?;
+        let directories = Directories::of(&config.mps, &gpu).map_err(RunError::from)?;
+        Ok(Self {
+            global: global.clone(),
+            control: Control::of(&config.mps, &directories),
+            gpu,
+            mps: config.mps,
+            directories,
+        })
+    }
+
+    fn run(&self) -> Result<(), RunError> {
+        place::prepare(&self.directories, &self.mps).map_err(|error| unavailable(&error, error.mend()))?;
+        // Early: the default of SIGHUP would end us, and our starter may ask for a reload at any time.
+        let attention = Attention::new().map_err(RunError::system("hear signals"))?;
+        let lock = lock::take(&self.directories.supervisor_lock());
+        let _lock = lock.map_err(|error| unavailable(&error, error.mend()))?;
+        let journal = Journal::open(&self.directories.events());
+        let prepared = self.prepare(&journal);
+        let started = prepared.and_then(|prepared| self.start(&prepared, &attention, &journal));
+        let (daemon, drain) =
+            started.inspect_err(|error| journal.write(Event::NotStarted(error.trouble())))?;
+        let life = Life {
+            supervisor: self,
+            attention,
+            journal,
+            drain,
+            daemon,
+            resetting: None,
+        };
+        life.live()
+    }
+
+    /// Everything that has to be so before the daemon is there.
+    fn prepare(&self, journal: &Journal) -> Result<Prepared, RunError> {
+        if let Some(warning) = place::capturing(place::DEFAULT_PIPE_DIR.as_ref()) {
+            journal.warn(warning);
+        }
+        let directories = &self.directories;
+        let left = leftovers::clear(&directories.daemon, &directories.control_lock());
+        for process in left.map_err(|error| unavailable(&error, error.mend()))? {
+            tracing::warn!(process, "killed what an earlier gpushare mps run left behind");
+        }
+        let binary = |error: ControlError| unavailable(&error, error.mend());
+        let programs = Programs::find(&self.mps.control_binary).map_err(binary)?;
+        if !programs.server {
+            journal.warn(no_server_program());
+        }
+        let version = self.control.version(control::LIMIT).map_err(binary)?;
+        let can = Capabilities::of_version(version);
+        let multi_user = self.mps.multi_user && can.multi_user;
+        if self.mps.multi_user && !can.multi_user {
+            journal.warn(no_multi_user());
+        }
+        let odd = place::admit(directories, &self.mps, multi_user);
+        for warning in odd.map_err(|error| unavailable(&error, error.mend()))? {
+            journal.warn(warning);
+        }
+        let mode = self.compute_mode(journal).apply();
+        mode.map_err(|error| unavailable(&error, NO_GPU.into()))?;
+        Ok(Prepared { programs, multi_user })
+    }
+
+    fn compute_mode(&self, journal: &Journal) -> ComputeModeSetting {
+        ComputeModeSetting {
+            global: self.global.clone(),
+            gpu: self.gpu.clone(),
+            is_exclusive: self.mps.exclusive_process,
+            kept: self.directories.compute_mode(),
+            journal: journal.clone(),
+        }
+    }
+
+    fn start(
+        &self,
+        prepared: &Prepared,
+        attention: &Attention,
+        journal: &Journal,
+    ) -> Result<(Daemon, Drain), RunError> {
+        daemon::adopt_orphans().map_err(RunError::system("adopt what the MPS daemon leaves behind"))?;
+        attention
+            .hear_the_end()
+            .map_err(RunError::system("hear signals"))?;
+        let launch = Launch {
+            programs: &prepared.programs,
+            directories: &self.directories,
+            gpu: &self.gpu,
+            multi_user: prepared.multi_user,
+        };
+        let started = Daemon::start(&launch);
+        let (mut daemon, log) = started.map_err(RunError::system("start the MPS control daemon"))?;
+        let drain = Drain::start(log, journal.clone());
+        // A daemon whose log nobody reads would wedge.
+        let drain = drain.inspect_err(|_| daemon.kill());
+        let drain = drain.map_err(RunError::system("start a thread"))?;
+        tracing::info!(gpu = %self.gpu, pid = daemon.pid(), multi_user = prepared.multi_user, "MPS daemon started");
+        journal.write(Event::DaemonStarted {
+            pid: daemon.pid(),
+            multi_user: prepared.multi_user,
+        });
+        Ok((daemon, drain))
+    }
+}
+
+/// What the daemon is started with.
+struct Prepared {
+    programs: Programs,
+    multi_user: bool,
+}
+
+/// From the start of the daemon to its end.
+struct Life<'a> {
+    supervisor: &'a Supervisor,
+    attention: Attention,
+    journal: Journal,
+    drain: Drain,
+    daemon: Daemon,
+    /// Sets the compute mode again: NVML may hang, and the end of the daemon must be noticed meanwhile.
+    resetting: Option<JoinHandle<()>>,
+}
+
+impl Life<'_> {
+    fn live(mut self) -> Result<(), RunError> {
+        let wanted = match self.bring_up() {
+            Ok(Came::Ready(line)) => {
+                self.say_ready(&line);
+                self.watch()
+            }
+            Ok(Came::Interrupted(Wake::Terminate)) => Ok(self.stop()),
+            Ok(Came::Interrupted(_)) => Ok(Wanted::NotReady),
+            Err(error) => Err(error),
+        };
+        let wanted = wanted.inspect_err(|_| self.daemon.kill());
+        let verdict = self.bury(*wanted.as_ref().unwrap_or(&Wanted::Yes));
+        wanted.and(verdict)
+    }
+
+    fn bring_up(&self) -> Result<Came, RunError> {
+        let coming = Coming {
+            mps: &self.supervisor.mps,
+            directories: &self.supervisor.directories,
+            control: &self.supervisor.control,
+            attention: &self.attention,
+            drain: &self.drain,
+            daemon: self.daemon.pidfd(),
+        };
+        let came = coming.wait();
+        came.inspect_err(|error| self.journal.write(Event::NotStarted(error.trouble())))
+    }
+
+    fn say_ready(&self, line: &str) {
+        let pid = self.daemon.pid();
+        self.journal.write(Event::DaemonReady { pid });
+        tracing::info!(pid, "MPS daemon {line}");
+        systemd::ready(&format!("MPS daemon {pid} {line}"));
+    }
+
+    /// Until the daemon ends.
+    fn watch(&mut self) -> Result<Wanted, RunError> {
+        loop {
+            let wake = self.attention.wait(self.daemon.pidfd(), None);
+            match wake.map_err(RunError::system("wait for the MPS daemon"))? {
+                Wake::Gone => return Ok(Wanted::No),
+                Wake::Terminate => return Ok(self.stop()),
+                Wake::Reload => self.reload(),
+                Wake::Time => {}
+            }
+        }
+    }
+
+    /// Ends the daemon in order, or by force where that does not work. Never by SIGTERM, at which it would leave its
+    /// server behind.
+    fn stop(&mut self) -> Wanted {
+        systemd::stopping("the MPS daemon is told to leave");
+        let told = self.supervisor.control.quit(QUIT_GRACE, QUIT_GRACE + QUIT_LIMIT);
+        if let Err(error) = &told {
+            tracing::warn!(error = %chain(error), "the MPS daemon does not leave in order and is killed");
+        }
+        let left = told.is_ok() && self.attention.wait_for_the_end(self.daemon.pidfd(), QUIT_LIMIT);
+        if !left {
+            self.daemon.kill();
+        }
+        Wanted::Yes
+    }
+
+    /// Puts right what others may have changed. Clients notice nothing.
+    fn reload(&mut self) {
+        tracing::info!("SIGHUP: compute mode and view are set again");
+        let supervisor = self.supervisor;
+        if let Err(error) = ready::show(&supervisor.mps, &supervisor.directories) {
+            self.journal.warn(Warning {
+                what: chain(&error),
+                mend: error.trouble().mend,
+            });
+        }
+        if self
+            .resetting
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+        {
+            return;
+        }
+        let setting = supervisor.compute_mode(&self.journal);
+        let reset = move || {
+            if let Err(error) = setting.apply() {
+                setting.journal.warn(compute_mode_warning(&chain(&error)));
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("compute-mode".into())
+            .spawn(reset);
+        match thread {
+            Ok(thread) => self.resetting = Some(thread),
+            Err(error) => tracing::warn!(%error, "the compute mode is not set again: no thread"),
+        }
+    }
+
+    /// Reaps the daemon and ends everything that it left. Says what the end means.
+    fn bury(&mut self, wanted: Wanted) -> Result<(), RunError> {
+        let status = self.daemon.wait();
+        let status = status.map_err(RunError::system("learn how the MPS daemon ended"))?;
+        for process in daemon::end_orphans() {
+            let process = leftovers::described(process);
+            tracing::error!(
+                process,
+                "is left of the MPS daemon and survives SIGKILL: it is stuck in the driver"
+            );
+        }
+        if !self.drain.finish(LOG_LIMIT) {
+            tracing::warn!("the MPS daemon's log is still held open");
+        }
+        let verdict = verdict::of(status, wanted, &self.drain.heard(), &self.supervisor.gpu);
+        self.journal
+            .write(Event::DaemonEnded(verdict::event(status, &verdict)));
+        verdict
+    }
+}
+
+/// What it takes to set the compute mode.
+struct ComputeModeSetting {
+    global: Global,
+    gpu: GpuUuid,
+    is_exclusive: bool,
+    /// The file that keeps the mode before.
+    kept: PathBuf,
+    journal: Journal,
+}
+
+impl ComputeModeSetting {
+    /// Keeps everything but MPS away from the GPU, or lets it be as it was before. An error means that there is no
+    /// such GPU, or no driver; everything else is a warning.
+    fn apply(&self) -> Result<(), ComputeModeError> {
+        if !self.is_exclusive {
+            if let Err(error) = compute_mode::restore(&self.global, &self.gpu, &self.kept) {
+                self.journal.warn(compute_mode_warning(&chain(&error)));
+            }
+            return Ok(());
+        }
+        match compute_mode::set(&self.global, &self.gpu, ComputeMode::ExclusiveProcess) {
+            Ok(change) => {
+                if let Err(error) = compute_mode::keep(&self.kept, change.before) {
+                    self.journal.warn(compute_mode_warning(&chain(&error)));
+                }
+            }
+            Err(error @ ComputeModeError::Unavailable(_)) => return Err(error),
+            Err(error) => self.journal.warn(compute_mode_warning(&chain(&error))),
+        }
+        Ok(())
+    }
+}
+
+fn compute_mode_warning(what: &str) -> Warning {
+    Warning {
+        what: what.to_owned(),
+        mend: "programs can use the GPU past MPS, without any limit, until it is set: nvidia-smi -c EXCLUSIVE_PROCESS; \
+               or set mps.exclusive_process = false"
+            .into(),
+    }
+}
+
+fn unavailable(error: &dyn std::error::Error, mend: String) -> RunError {
+    RunError::Unavailable(Trouble {
+        why: chain(error),
+        mend,
+    })
+}
+
+fn no_server_program() -> Warning {
+    Warning {
+        what:
+            "nvidia-cuda-mps-server is neither beside the control daemon nor in PATH: no client can be served"
+                .into(),
+        mend: "install the driver's MPS programs anew (package nvidia-driver-cuda on Amazon Linux 2023)"
+            .into(),
+    }
+}
+
+fn no_multi_user() -> Warning {
+    Warning {
+        what: "this driver's MPS serves one user at a time: a second user's processes wait for the first one's to end".into(),
+        mend: "update the driver to 580 or later, or run all pods that use GPUs as one user".into(),
+    }
+}
