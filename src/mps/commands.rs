@@ -8,6 +8,8 @@
 //! end and nothing to restore.
 
 use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -22,7 +24,7 @@ use super::supervisor::{Supervisor, SupervisorError, own_unit};
 use super::units::{Units, unit_name};
 use crate::cli::Global;
 use crate::commands::{Failure, load_config, print};
-use crate::config::Config;
+use crate::config::{Config, MpsBackend};
 use crate::gpu::{ComputeMode, GpuUuid};
 use crate::status::client;
 
@@ -42,6 +44,9 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a daemon that nobody supervises waits for its clients.
 const QUIT_GRACE: Duration = Duration::from_secs(5);
+
+/// Is there where systemd is the init system (`sd_booted(3)`).
+const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -227,14 +232,25 @@ impl Scene {
 
     /// Ends whatever runs for the GPU.
     fn end(&self) -> Result<End, MpsCommandError> {
-        let Some(supervisor) = self.supervisor()? else {
-            return self.end_unsupervised();
-        };
-        match supervisor.unit() {
-            // Ended by itself, systemd would start it again.
-            Some(unit) if !self.is_exec_stop() => stop_unit(&self.gpu, unit),
-            _ => end(&supervisor),
+        let supervisor = self.supervisor()?;
+        // Ended in another way, systemd would start it again; as it does with one that crashes all the time.
+        let is_in_unit = supervisor.as_ref().is_some_and(|found| found.unit().is_some());
+        if !self.is_exec_stop() && (is_in_unit || supervisor.is_none() && self.unit_is_alive()) {
+            return stop_unit(&self.gpu);
         }
+        supervisor.map_or_else(|| self.end_unsupervised(), |supervisor| end(&supervisor))
+    }
+
+    /// Whether systemd keeps a unit for the GPU that has no process now.
+    fn unit_is_alive(&self) -> bool {
+        if self.config.mps.backend != MpsBackend::Systemd || !Path::new(SYSTEMD_RUNS).is_dir() {
+            return false;
+        }
+        let unit = runtime().map(|runtime| runtime.block_on(Units::new().unit(&self.gpu)));
+        matches!(
+            unit,
+            Ok(Ok(Unit::Starting | Unit::Running { .. } | Unit::Stopping))
+        )
     }
 
     /// A daemon whose supervisor was killed, or one that somebody has started by hand.
@@ -313,10 +329,9 @@ impl End {
         match self {
             Self::NothingRan => format!("MPS does not run on {gpu}.\n"),
             Self::InOrder(pid) => format!("MPS has ended on {gpu}, in order: process {pid}.\n"),
-            Self::Killed(pid) => format!(
-                "MPS has ended on {gpu}: process {pid} was killed, because it had not ended within {} s.\n",
-                STOP_LIMIT.as_secs()
-            ),
+            Self::Killed(pid) => {
+                format!("MPS has ended on {gpu}: process {pid} did not end in time and was killed.\n")
+            }
             Self::UnitStopped(unit) => format!("MPS has ended on {gpu}: {unit} is stopped.\n"),
             Self::Unsupervised => format!("MPS has ended on {gpu}: a daemon that nobody supervised.\n"),
         }
@@ -336,29 +351,29 @@ fn end(supervisor: &Supervisor) -> Result<End, MpsCommandError> {
     Err(MpsCommandError::Stuck { pid })
 }
 
-fn stop_unit(gpu: &GpuUuid, unit: &str) -> Result<End, MpsCommandError> {
-    let failed = |error: BackendError| MpsCommandError::Unit {
-        unit: unit.to_owned(),
-        mend: error.mend.clone(),
-        source: error,
+fn stop_unit(gpu: &GpuUuid) -> Result<End, MpsCommandError> {
+    let unit = unit_name(gpu);
+    let failed = |source: BackendError| MpsCommandError::Unit {
+        unit: unit.clone(),
+        mend: source.mend.clone(),
+        source,
     };
-    let no_runtime = |error: std::io::Error| {
-        failed(BackendError {
-            what: format!("no runtime: {error}"),
-            mend: format!("systemctl stop {unit}"),
-        })
+    let no_runtime = |error: io::Error| BackendError {
+        what: format!("no runtime: {error}"),
+        mend: format!("systemctl stop {unit}"),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let stopped = runtime
-        .map_err(no_runtime)?
-        .block_on(async { tokio::time::timeout(UNIT_LIMIT, stopped(gpu)).await });
-    match stopped {
-        Ok(Ok(())) => Ok(End::UnitStopped(unit.to_owned())),
+    let runtime = runtime().map_err(no_runtime).map_err(failed)?;
+    // The timer needs the runtime around it.
+    let limited = async { tokio::time::timeout(UNIT_LIMIT, stopped(gpu)).await };
+    match runtime.block_on(limited) {
+        Ok(Ok(())) => Ok(End::UnitStopped(unit)),
         Ok(Err(error)) => Err(failed(error)),
-        Err(_) => Err(MpsCommandError::UnitStays {
-            unit: unit.to_owned(),
-        }),
+        Err(_) => Err(MpsCommandError::UnitStays { unit }),
     }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// Stops the unit, and waits until its `ExecStop=` is through as well.
