@@ -95,6 +95,7 @@ fn inventory() -> Inventory {
         model: "NVIDIA H100 80GB HBM3".into(),
         pci_bus_id: format!("00000000:{nvml_index:02X}:00.0"),
         nvml_index,
+        compute_capability: Some((9, 0)),
     });
     let driver = Driver {
         driver_version: "580.95.05".into(),
@@ -138,6 +139,7 @@ fn reading(gpu: u32, tick: u64, now: Duration) -> Reading {
     reading.processes = Some(vec![GpuProcess {
         pid: 4_242,
         memory_bytes: Some(wobble << 29),
+        computes: true,
     }]);
     reading
 }

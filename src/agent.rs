@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Global;
 use crate::commands::{Failure, load_config};
-use crate::config::{Config, Target};
+use crate::config::{Config, MpsBackend, Target};
 use crate::gpu::task::{GpuTask, read_numbers};
 use crate::gpu::{DriverState, GpuStatus};
 use crate::host::LocalHost;
@@ -30,6 +30,11 @@ use crate::interruption::InterruptionStatus;
 use crate::interruption::task::{InterruptionSettings, InterruptionTask};
 use crate::log;
 use crate::metrics::task::{Sampler, SamplerStatus, Sources};
+use crate::mps::MpsStatus;
+use crate::mps::backend::Backend;
+use crate::mps::process::Processes;
+use crate::mps::task::MpsTask;
+use crate::mps::units::Units;
 use crate::publish::Publisher;
 use crate::publish::cloudwatch::CloudWatchPublisher;
 use crate::publish::report::PublishStatus;
@@ -39,7 +44,7 @@ use crate::publish::store::Store;
 use crate::publish::task::{PublishError, PublishTask};
 use crate::signals::Signals;
 use crate::status::server::{SocketError, StatusSocket};
-use crate::status::{Snapshots, problems};
+use crate::status::{Snapshots, Watches, problems};
 use crate::systemd;
 
 /// How often the line in `systemctl status` is brought up to date.
@@ -113,7 +118,7 @@ pub fn command(global: &Global) -> Result<(), Failure> {
             what: "the runtime",
             source,
         })?;
-    let outcome = runtime.block_on(async { Agent::build(&config, format)?.run().await });
+    let outcome = runtime.block_on(async { Agent::build(global, &config, format)?.run().await });
     // A file system call that hangs must not hold up the exit.
     runtime.shutdown_background();
     Ok(outcome?)
@@ -136,6 +141,43 @@ impl From<Infallible> for AgentError {
 
 type TaskOutcome = Result<(), AgentError>;
 
+/// The other ends of [`Watches`].
+struct Says {
+    node: watch::Sender<IdentityStatus>,
+    interruption: watch::Sender<InterruptionStatus>,
+    gpu: watch::Sender<GpuStatus>,
+    mps: watch::Sender<MpsStatus>,
+    sampler: watch::Sender<SamplerStatus>,
+    published: watch::Sender<PublishStatus>,
+}
+
+/// A channel for the status of every task.
+fn channels() -> (Says, Watches) {
+    let (say_node, node) = watch::channel(IdentityStatus::default());
+    let (say_interruption, interruption) = watch::channel(InterruptionStatus::default());
+    let (say_gpu, gpu) = watch::channel(GpuStatus::default());
+    let (say_mps, mps) = watch::channel(MpsStatus::default());
+    let (say_sampler, sampler) = watch::channel(SamplerStatus::default());
+    let (say_published, published) = watch::channel(PublishStatus::default());
+    let says = Says {
+        node: say_node,
+        interruption: say_interruption,
+        gpu: say_gpu,
+        mps: say_mps,
+        sampler: say_sampler,
+        published: say_published,
+    };
+    let watches = Watches {
+        node,
+        interruption,
+        gpu,
+        mps,
+        sampler,
+        published,
+    };
+    (says, watches)
+}
+
 /// The running agent.
 struct Agent {
     tasks: JoinSet<TaskOutcome>,
@@ -152,7 +194,7 @@ struct Agent {
 
 impl Agent {
     /// Opens what can fail, then starts every task.
-    fn build(config: &Config, format: log::Format) -> Result<Self, AgentError> {
+    fn build(global: &Global, config: &Config, format: log::Format) -> Result<Self, AgentError> {
         let signals = Signals::new().map_err(|source| AgentError::Start {
             what: "signal handling",
             source,
@@ -164,70 +206,96 @@ impl Agent {
                 source,
             }
         })?;
-        let imds = Imds::new();
-        let (identity_status, identity) = watch::channel(IdentityStatus::default());
-        let identifier = IdentityTask::new(IdentitySettings::new(config), imds.clone(), identity_status);
-        let (interruption_status, interruption) = watch::channel(InterruptionStatus::default());
-        let foreseer = InterruptionTask::new(
-            InterruptionSettings::new(config),
-            imds.clone(),
-            identity.clone(),
-            interruption_status,
-        );
         let spool = Spool::start(&settings::spool_settings(config)).map_err(|source| AgentError::Start {
             what: "the spool's thread",
             source,
         })?;
         let store: Arc<dyn Store> = Arc::new(spool);
-        let (gpu_status, gpu_watch) = watch::channel(GpuStatus::default());
-        let (sampler_status, sampler_watch) = watch::channel(SamplerStatus::default());
-        let (publish_status, publish_watch) = watch::channel(PublishStatus::default());
-        let (gpu_events, gpu_receiver) = mpsc::channel(GPU_EVENTS);
-        let snapshots = Snapshots::new(
-            config,
-            identity.clone(),
-            interruption.clone(),
-            gpu_watch.clone(),
-            sampler_watch,
-            publish_watch.clone(),
-            Arc::clone(&store),
-        );
-        let sources = Sources {
-            host,
-            gpu_events: gpu_receiver,
-            gpu_status: gpu_watch,
-            published: publish_watch,
-            interruption: interruption.clone(),
-        };
-        let sampler = Sampler::new(
-            settings::sampler_settings(config),
-            sources,
-            Arc::clone(&store),
-            sampler_status,
-        );
+        let (say, watches) = channels();
+        let snapshots = Snapshots::new(config, watches.clone(), Arc::clone(&store));
         let mut agent = Self {
             tasks: JoinSet::new(),
             running: Vec::new(),
             snapshots,
-            store: Arc::clone(&store),
+            store,
             stop_limit: settings::stop_limit(config.publish.target),
             sampling: CancellationToken::new(),
             publishing: CancellationToken::new(),
             serving: CancellationToken::new(),
             signals,
         };
-        if config.gpu.enabled {
-            agent.spawn_gpu(config, format, gpu_events, gpu_status);
-        }
-        agent.spawn("identity", infallible(identifier.run(agent.sampling.clone())));
-        agent.spawn("interruption", infallible(foreseer.run(agent.sampling.clone())));
-        agent.spawn("sampler", infallible(sampler.run(agent.sampling.clone())));
-        agent.spawn_publisher(config, store, identity, interruption, imds, publish_status)?;
+        agent.spawn_all(global, config, format, host, say, &watches)?;
         agent.spawn(
             "status",
             infallible(socket.run(agent.snapshots.clone(), agent.serving.clone())),
         );
         Ok(agent)
+    }
+
+    fn spawn_all(
+        &mut self,
+        global: &Global,
+        config: &Config,
+        format: log::Format,
+        host: HostThread,
+        say: Says,
+        watches: &Watches,
+    ) -> Result<(), AgentError> {
+        let (gpu_events, gpu_receiver) = mpsc::channel(GPU_EVENTS);
+        if config.gpu.enabled {
+            self.spawn_gpu(config, format, gpu_events, say.gpu);
+        }
+        self.spawn_mps(global, config, format, watches.gpu.clone(), say.mps);
+        let imds = Imds::new();
+        let identifier = IdentityTask::new(IdentitySettings::new(config), imds.clone(), say.node);
+        self.spawn("identity", infallible(identifier.run(self.sampling.clone())));
+        let foreseer = InterruptionTask::new(
+            InterruptionSettings::new(config),
+            imds.clone(),
+            watches.node.clone(),
+            say.interruption,
+        );
+        self.spawn("interruption", infallible(foreseer.run(self.sampling.clone())));
+        let sources = Sources {
+            host,
+            gpu_events: gpu_receiver,
+            gpu_status: watches.gpu.clone(),
+            mps: watches.mps.clone(),
+            published: watches.published.clone(),
+            interruption: watches.interruption.clone(),
+        };
+        let store = Arc::clone(&self.store);
+        let sampler = Sampler::new(settings::sampler_settings(config), sources, store, say.sampler);
+        self.spawn("sampler", infallible(sampler.run(self.sampling.clone())));
+        self.spawn_publisher(config, watches, imds, say.published)
+    }
+
+    fn spawn_mps(
+        &mut self,
+        global: &Global,
+        config: &Config,
+        format: log::Format,
+        inventory: watch::Receiver<GpuStatus>,
+        status: watch::Sender<MpsStatus>,
+    ) {
+        match config.mps.backend {
+            MpsBackend::Systemd => self.spawn_mps_on(Units::new(), config, inventory, status),
+            MpsBackend::Process => {
+                let processes = Processes::new(config.mps.clone(), settings::arguments(global, format));
+                self.spawn_mps_on(processes, config, inventory, status);
+            }
+        }
+    }
+
+    fn spawn_mps_on<B: Backend + 'static>(
+        &mut self,
+        backend: B,
+        config: &Config,
+        inventory: watch::Receiver<GpuStatus>,
+        status: watch::Sender<MpsStatus>,
+    ) {
+        let task = MpsTask::new(settings::mps_settings(config), backend, inventory, status);
+        self.spawn("mps", infallible(task.run(self.sampling.clone())));
     }
 
     fn spawn_gpu(
@@ -251,13 +319,13 @@ impl Agent {
     fn spawn_publisher(
         &mut self,
         config: &Config,
-        store: Arc<dyn Store>,
-        identity: watch::Receiver<IdentityStatus>,
-        interruption: watch::Receiver<InterruptionStatus>,
+        watches: &Watches,
         imds: Imds,
         status: watch::Sender<PublishStatus>,
     ) -> Result<(), AgentError> {
         let settings = settings::publish_settings(config);
+        let (store, identity) = (Arc::clone(&self.store), watches.node.clone());
+        let interruption = watches.interruption.clone();
         match config.publish.target {
             Target::Stdout => {
                 let publisher = StdoutPublisher::start().map_err(|source| AgentError::Start {
@@ -426,20 +494,8 @@ mod tests {
     fn idle() -> Agent {
         let config = config::load(&Sources::default()).unwrap();
         let store: Arc<dyn Store> = Arc::new(Spool::in_memory(1));
-        let (_, gpu) = watch::channel(GpuStatus::default());
-        let (_, sampler) = watch::channel(SamplerStatus::default());
-        let (_, published) = watch::channel(PublishStatus::default());
-        let (_, identity) = watch::channel(IdentityStatus::default());
-        let (_, interruption) = watch::channel(InterruptionStatus::default());
-        let snapshots = Snapshots::new(
-            &config,
-            identity,
-            interruption,
-            gpu,
-            sampler,
-            published,
-            Arc::clone(&store),
-        );
+        let (_, watches) = channels();
+        let snapshots = Snapshots::new(&config, watches, Arc::clone(&store));
         Agent {
             tasks: JoinSet::new(),
             running: Vec::new(),

@@ -59,7 +59,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// NVIDIA MPS of one GPU
+    /// NVIDIA MPS on one GPU
     #[command(subcommand)]
     Mps(MpsCommand),
     /// Read NVML on behalf of the agent (internal)
@@ -74,7 +74,7 @@ pub enum Command {
     },
 }
 
-/// The commands for the MPS of one GPU.
+/// The commands of MPS.
 #[derive(Debug, Subcommand)]
 pub enum MpsCommand {
     /// Run a GPU's MPS daemon, until it ends or is told to end
@@ -82,10 +82,13 @@ pub enum MpsCommand {
         /// The GPU: its UUID, or its number
         gpu: String,
     },
-    /// End MPS on a GPU in order, and restore its compute mode
+    /// End MPS on a GPU in order, restore its compute mode, and leave it so until it is restarted
     Quit {
         /// The GPU: its UUID, or its number
         gpu: String,
+        /// End the daemon that runs now, and leave it to the agent what comes next (internal)
+        #[arg(long, hide = true)]
+        by_agent: bool,
     },
     /// End MPS on a GPU and wait until it is started again; refused while it has clients
     Restart {

@@ -1,8 +1,10 @@
 //! What each task is told of the configuration.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::cli::Global;
 use crate::config::{Config, Target};
 use crate::gpu::task::GpuSettings;
 use crate::host::HostSettings;
@@ -10,6 +12,7 @@ use crate::identity::facts::Machine;
 use crate::identity::machine;
 use crate::log;
 use crate::metrics::task::SamplerSettings;
+use crate::mps::task::MpsSettings;
 use crate::publish::cloudwatch::CloudWatchSettings;
 use crate::publish::plan::BatchSettings;
 use crate::publish::retry::Pacing;
@@ -103,6 +106,26 @@ pub(super) fn gpu_settings(config: &Config, format: log::Format) -> GpuSettings 
         numbers_file: config.node.state_dir.join("gpus.json"),
         child_arguments: vec!["--log-format".into(), format.as_str().into()],
     }
+}
+
+pub(super) fn mps_settings(config: &Config) -> MpsSettings {
+    MpsSettings {
+        mps: config.mps.clone(),
+        gpu_enabled: config.gpu.enabled,
+        slices: config.slices.enabled.then_some(config.slices.per_gpu),
+    }
+}
+
+/// The global options of a command that is to see the configuration that the agent sees. It inherits the environment.
+pub(super) fn arguments(global: &Global, format: log::Format) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--log-format".into(), format.as_str().into()];
+    if let Some(config) = &global.config {
+        arguments.extend(["--config".into(), config.into()]);
+    }
+    for set in &global.set {
+        arguments.extend(["--set".into(), set.into()]);
+    }
+    arguments
 }
 
 /// Identifies this boot of the machine. Without one every start counts as the same boot.

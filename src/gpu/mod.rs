@@ -60,6 +60,9 @@ pub struct GpuInfo {
     pub pci_bus_id: String,
     /// Position in NVML's enumeration. Changes when a GPU is lost; not an identity.
     pub nvml_index: u32,
+    /// `nvmlDeviceGetCudaComputeCapability`, such as (8, 6); absent while the GPU has not been seen by this agent.
+    #[serde(default)]
+    pub compute_capability: Option<(u32, u32)>,
 }
 
 /// Device memory in bytes, from `nvmlDeviceGetMemoryInfo_v2`. total = reserved + used + free.
@@ -91,6 +94,9 @@ pub struct GpuProcess {
     pub pid: u32,
     /// Its memory on this GPU in bytes; `None` where the driver does not say.
     pub memory_bytes: Option<u64>,
+    /// Whether it stands in the compute or the MPS list; one that does not only draws.
+    #[serde(default)]
+    pub computes: bool,
 }
 
 /// One reading of one GPU, ready to be published. `None` and empty mean "not read", never zero.
@@ -112,6 +118,8 @@ pub struct GpuSample {
     pub throttled_percent: Option<f64>,
     /// Uncorrectable memory errors since the reading before.
     pub ecc_uncorrected: Option<u64>,
+    /// The processes on the GPU, in the readings that brought their lists.
+    pub processes: Option<Vec<GpuProcess>>,
 }
 
 impl GpuSample {
@@ -127,6 +135,7 @@ impl GpuSample {
             sm_clock_mhz: None,
             throttled_percent: None,
             ecc_uncorrected: None,
+            processes: None,
         }
     }
 }

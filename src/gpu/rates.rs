@@ -31,6 +31,7 @@ impl Totals {
             sm_clock_mhz: reading.sm_clock_mhz,
             throttled_percent: self.throttled_percent(reading),
             ecc_uncorrected: self.ecc_uncorrected(reading.ecc_uncorrected_total),
+            processes: reading.processes.clone(),
         }
     }
 

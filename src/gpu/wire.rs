@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{GpuInfo, GpuProcess, GpuUuid, Memory};
+use super::{ComputeMode, GpuInfo, GpuProcess, GpuUuid, Memory};
 
 /// No frame is longer: 950 processes (the most a driver lists) on one GPU need 20 kB.
 pub const MAX_FRAME_BYTES: usize = 256 * 1024;
@@ -87,6 +87,8 @@ pub struct Reading {
     pub recovery_action: Option<u32>,
     /// Processes on the GPU, every `process_interval`.
     pub processes: Option<Vec<GpuProcess>>,
+    /// Its settings, every few seconds.
+    pub modes: Option<Modes>,
     /// What NVML answered instead of data.
     pub fault: Option<GpuFault>,
 }
@@ -110,6 +112,7 @@ impl Reading {
             ecc_uncorrected_total: None,
             recovery_action: None,
             processes: None,
+            modes: None,
             fault: None,
         }
     }
@@ -122,6 +125,15 @@ pub struct RingSample {
     pub unix_us: u64,
     /// Percent.
     pub percent: u32,
+}
+
+/// Settings of a GPU that an administrator may change at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Modes {
+    /// `nvmlDeviceGetComputeMode`.
+    pub compute_mode: Option<ComputeMode>,
+    /// `nvmlDeviceGetMigMode`, the current one; absent on a GPU that knows no MIG.
+    pub mig: Option<bool>,
 }
 
 /// How a GPU was held back.

@@ -46,6 +46,7 @@ metrics! {
     GpuPowerDraw = "gpu_power_draw",
     GpuTemperature = "gpu_temperature",
     GpuHealthy = "gpu_healthy",
+    MpsReady = "mps_ready",
     GpuMemoryFree = "gpu_memory_free",
     GpuClockSm = "gpu_clock_sm",
     GpuThrottled = "gpu_throttled",
@@ -54,6 +55,10 @@ metrics! {
     GpuDriverStuck = "gpu_driver_stuck",
     ClockSkewSeconds = "clock_skew_seconds",
     PublishBacklogBytes = "publish_backlog_bytes",
+    MpsClients = "mps_clients",
+    MpsRestarts = "mps_restarts",
+    GpuMemoryMpsOverhead = "gpu_memory_mps_overhead",
+    GpuMemoryUnattributed = "gpu_memory_unattributed",
     PublishBacklogSeconds = "publish_backlog_seconds",
     DatapointsDropped = "datapoints_dropped",
 }

@@ -2,6 +2,7 @@
 //!
 //! * [`catalogue`]: every metric by name, unit, group and dimensions. Nothing is published that it lacks.
 //! * [`series`]: which series a sample feeds.
+//! * [`mps`]: what the status of MPS and a list of processes say together.
 //! * [`window`]: the samples of one publish interval, kept exactly.
 //! * [`clock`]: which window an instant belongs to, and when the next sample is due, whatever the wall clock does.
 //! * [`task`]: the loop that receives samples, ticks once per `sample.interval` and hands closed windows on.
@@ -10,6 +11,7 @@
 
 pub mod catalogue;
 pub mod clock;
+pub mod mps;
 pub mod series;
 pub mod task;
 pub mod window;

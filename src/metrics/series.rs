@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::gpu::{GpuSample, GpuState};
 use crate::host::HostSample;
+use crate::mps::memory::MpsMemory;
+use crate::mps::{MpsGpu, MpsState};
 
 use super::Metric;
 
@@ -175,6 +177,35 @@ pub fn of_gpu_state(state: &GpuState, xids: Option<u32>) -> Vec<Point> {
     points
 }
 
+/// The points that say how MPS is on a GPU, due every tick. `restarts` is their number since the tick before.
+#[must_use]
+pub fn of_mps(gpu: &MpsGpu, restarts: u64) -> Vec<Point> {
+    let ready = flag(gpu.state == MpsState::Ready);
+    // A daemon that does not answer has not lost its clients: nobody knows how many there are.
+    let answers = !matches!(gpu.state, MpsState::NoDriver | MpsState::Down(_));
+    let server = gpu.server.as_ref().filter(|_| answers);
+    let clients = server.map(|server| server.clients.len() as f64);
+    let number = &gpu.number;
+    let mut points = Vec::new();
+    push_labelled(&mut points, Metric::MpsReady, number, Some(ready));
+    push_labelled(&mut points, Metric::MpsClients, number, clients);
+    push_labelled(&mut points, Metric::MpsRestarts, number, Some(restarts as f64));
+    points
+}
+
+/// The points of a GPU's memory that belongs to no pod.
+#[must_use]
+pub fn of_mps_memory(gpu: &Arc<str>, memory: &MpsMemory) -> Vec<Point> {
+    let mut points = Vec::new();
+    for (metric, bytes) in [
+        (Metric::GpuMemoryMpsOverhead, memory.overhead_bytes),
+        (Metric::GpuMemoryUnattributed, memory.unattributed_bytes),
+    ] {
+        push_labelled(&mut points, metric, gpu, bytes.map(|bytes| bytes as f64));
+    }
+    points
+}
+
 /// A name of the node as a label that CloudWatch takes: ASCII without control characters, at most 1024 of them, and
 /// not blank. Any other byte is written as `\xNN`; what is too long is cut; what is blank is `-`.
 fn label(name: &[u8]) -> Arc<str> {
@@ -217,6 +248,8 @@ mod tests {
     use crate::gpu::Memory;
     use crate::gpu::wire::RingSample;
     use crate::host::{DiskIo, DiskSpace};
+    use crate::mps::Trouble;
+    use crate::mps::protocol::{Client, Server, ServerStatus};
 
     fn texts(points: &[Point]) -> Vec<String> {
         points
@@ -305,6 +338,71 @@ mod tests {
                 "gpu_memory_free{GPUNumber=\"3\"} 400",
                 "gpu_ecc_uncorrected{GPUNumber=\"3\"} 2",
             ]
+        );
+    }
+
+    fn mps(state: MpsState, clients: Option<usize>) -> MpsGpu {
+        let client = Client {
+            pid: 7,
+            command: None,
+        };
+        MpsGpu {
+            number: "3".into(),
+            uuid: "GPU-3".into(),
+            state,
+            since: 0,
+            last_step: None,
+            pid: None,
+            server: clients.map(|clients| Server {
+                pid: 6,
+                status: ServerStatus::Active,
+                clients: vec![client; clients],
+            }),
+            client_limit: None,
+            smallest_useful_slices: None,
+            restarts: 17,
+            probed_at: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn mps_is_ready_or_not_and_its_clients_are_counted_while_it_answers() {
+        let trouble = || Trouble {
+            why: String::new(),
+            mend: String::new(),
+        };
+        let said = |state, clients| {
+            let texts = texts(&of_mps(&mps(state, clients), 2));
+            assert!(
+                texts.contains(&"mps_restarts{GPUNumber=\"3\"} 2".to_owned()),
+                "{texts:?}"
+            );
+            let value = |name: &str| {
+                let start = format!("{name}{{GPUNumber=\"3\"}} ");
+                texts
+                    .iter()
+                    .find_map(|text| text.strip_prefix(&start)?.parse::<u32>().ok())
+            };
+            (value("mps_ready"), value("mps_clients"))
+        };
+        assert_eq!(said(MpsState::Ready, Some(5)), (Some(1), Some(5)));
+        assert_eq!(said(MpsState::Ready, Some(0)), (Some(1), Some(0)));
+        assert_eq!(said(MpsState::Degraded(trouble()), Some(4)), (Some(0), Some(4)));
+        assert_eq!(said(MpsState::Starting, None), (Some(0), None));
+        assert_eq!(said(MpsState::Down(trouble()), Some(4)), (Some(0), None));
+        assert_eq!(said(MpsState::NoDriver, Some(4)), (Some(0), None));
+    }
+
+    #[test]
+    fn memory_that_is_not_known_feeds_no_series() {
+        let memory = MpsMemory {
+            overhead_bytes: None,
+            unattributed_bytes: Some(0),
+        };
+        assert_eq!(
+            texts(&of_mps_memory(&"3".into(), &memory)),
+            ["gpu_memory_unattributed{GPUNumber=\"3\"} 0"]
         );
     }
 

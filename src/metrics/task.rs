@@ -1,8 +1,8 @@
 //! The sampler: one tick per `sample.interval`, every sample into its window, closed windows to the store.
 //!
 //! It asks the host thread for a sample each tick and takes what the GPU task sends as it comes; it waits for
-//! neither, so that a driver or a disk that hangs delays nothing. What a GPU *is* (healthy, stuck) is sampled each
-//! tick from the GPU task's status, whether the driver answers or not.
+//! neither, so that a driver or a disk that hangs delays nothing. What a GPU *is* (healthy, stuck, shared through MPS)
+//! is sampled each tick from the statuses, whether the driver answers or not.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{self, Instants};
+use super::mps::{self, Restarts};
 use super::series::{self, Point};
 use super::window::{LATENESS, Ledger, Windows};
 use super::{Metric, Series};
@@ -22,6 +23,7 @@ use crate::gpu::{DriverState, GpuEvent, GpuSample, GpuStatus, KernelLog};
 use crate::host::HostSample;
 use crate::host::task::HostThread;
 use crate::interruption::InterruptionStatus;
+use crate::mps::MpsStatus;
 use crate::publish::report::PublishStatus;
 use crate::publish::store::Store;
 
@@ -75,6 +77,8 @@ pub struct Sources {
     pub gpu_events: mpsc::Receiver<GpuEvent>,
     /// What the GPUs are.
     pub gpu_status: watch::Receiver<GpuStatus>,
+    /// How MPS is on each of them.
+    pub mps: watch::Receiver<MpsStatus>,
     /// What the publisher knows, the server's clock above all.
     pub published: watch::Receiver<PublishStatus>,
     /// Whether EC2 takes this instance away.
@@ -88,6 +92,7 @@ pub struct Sampler {
     host: HostThread,
     gpu_events: mpsc::Receiver<GpuEvent>,
     gpu_status: watch::Receiver<GpuStatus>,
+    mps: watch::Receiver<MpsStatus>,
     store: Arc<dyn Store>,
     published: watch::Receiver<PublishStatus>,
     interruption: watch::Receiver<InterruptionStatus>,
@@ -98,6 +103,7 @@ pub struct Sampler {
     last: Instants,
     /// XIDs since the last tick, by `GPUNumber`.
     xids: HashMap<Arc<str>, u32>,
+    restarts: Restarts,
     dropped_at_last_tick: u64,
 }
 
@@ -116,6 +122,7 @@ impl Sampler {
             host: sources.host,
             gpu_events: sources.gpu_events,
             gpu_status: sources.gpu_status,
+            mps: sources.mps,
             store,
             published: sources.published,
             interruption: sources.interruption,
@@ -124,6 +131,7 @@ impl Sampler {
             publish,
             last: Instants::now(),
             xids: HashMap::new(),
+            restarts: Restarts::default(),
             dropped_at_last_tick: 0,
         }
     }
@@ -171,6 +179,7 @@ impl Sampler {
             self.status.host_late += 1;
         }
         let mut points = self.gpu_states();
+        points.extend(self.restarts.tick(&self.mps.borrow_and_update()));
         points.extend(self.agent_points(now));
         self.record(points, now);
         self.publish_status();
@@ -190,7 +199,9 @@ impl Sampler {
 
     fn on_reading(&mut self, sample: &GpuSample) {
         let now = Instants::now();
-        self.record(series::of_gpu(sample), now);
+        let mut points = series::of_gpu(sample);
+        points.extend(mps::memory(&self.mps.borrow(), sample));
+        self.record(points, now);
         if self.settings.wants(Metric::GpuUtilization) {
             let refused = self.windows.record_at(series::of_ring(sample), now.monotonic);
             self.log_refused(&refused);

@@ -130,6 +130,7 @@ mod tests {
             model: String::new(),
             pci_bus_id: String::new(),
             nvml_index,
+            compute_capability: None,
         });
         let mut numbers = Numbers::default();
         numbers.assign("boot", &present);

@@ -26,7 +26,6 @@ use crate::cli::Global;
 use crate::commands::{Failure, load_config, print};
 use crate::config::{Config, MpsBackend};
 use crate::gpu::{ComputeMode, GpuUuid};
-use crate::status::client;
 
 /// How long `gpushare mps run` may take to end in order: five seconds for clients to leave, three for a daemon that
 /// does not answer, and as long again for what has to be killed.
@@ -60,6 +59,9 @@ pub enum MpsCommandError {
     /// `mps.dir` is too long.
     #[error(transparent)]
     PathTooLong(#[from] PathTooLong),
+    /// It cannot be remembered that it is stopped on purpose.
+    #[error("it cannot be noted whether MPS is to stay stopped; mend: run as root")]
+    Mark(#[source] io::Error),
     /// The process that keeps the daemon cannot be seen or ended.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
@@ -162,12 +164,17 @@ impl MpsCommandError {
     }
 }
 
-/// `gpushare mps quit`.
-pub fn quit(global: &Global, gpu: &str) -> Result<(), Failure> {
+/// `gpushare mps quit`. An operator's lasts; the agent's (`by_agent`) and systemd's end the daemon that runs now.
+pub fn quit(global: &Global, gpu: &str, by_agent: bool) -> Result<(), Failure> {
     let scene = Scene::of(global, gpu)?;
     if scene.is_exec_stop() && main_pid_is_missing() {
         tracing::debug!(gpu = %scene.gpu, "the main process has ended: nothing to do");
         return Ok(());
+    }
+    // Before the end, so that the agent does not start at once what it sees ended.
+    let stays = !by_agent && !scene.is_exec_stop();
+    if stays {
+        scene.mark_quit()?;
     }
     let end = scene.end()?;
     let restored = scene.restore(global)?;
@@ -175,8 +182,12 @@ pub fn quit(global: &Global, gpu: &str) -> Result<(), Failure> {
     if let Some(mode) = restored {
         let _ = writeln!(text, "The compute mode is {mode} again.");
     }
-    if !matches!(end, End::NothingRan) && scene.will_be_started_again() {
-        text += "The agent runs, and will start MPS again: mps.enabled = false ends it for good.\n";
+    if stays {
+        let _ = writeln!(
+            text,
+            "It stays stopped until the node boots again, or: gpushare mps restart {}",
+            scene.gpu
+        );
     }
     let _ = print(&text)?;
     Ok(())
@@ -185,9 +196,10 @@ pub fn quit(global: &Global, gpu: &str) -> Result<(), Failure> {
 /// `gpushare mps restart`.
 pub fn restart(global: &Global, gpu: &str, force: bool) -> Result<(), Failure> {
     let scene = Scene::of(global, gpu)?;
-    let before = scene.supervisor()?.ok_or_else(|| MpsCommandError::NotRunning {
-        gpu: scene.gpu.clone(),
-    })?;
+    let was_quit = scene.unmark_quit()?;
+    let Some(before) = scene.supervisor()? else {
+        return scene.start_again(was_quit);
+    };
     if !force {
         scene.check_clients()?;
     }
@@ -271,8 +283,33 @@ impl Scene {
         })
     }
 
-    fn will_be_started_again(&self) -> bool {
-        self.config.mps.enabled && !self.is_exec_stop() && client::ask(&self.config.status.socket).is_ok()
+    /// What was stopped on purpose is the agent's to start.
+    fn start_again(&self, was_quit: bool) -> Result<(), Failure> {
+        if !was_quit {
+            let gpu = self.gpu.clone();
+            return Err(MpsCommandError::NotRunning { gpu }.into());
+        }
+        let now = self.wait_for_another(0)?;
+        let _ = print(&format!("MPS runs on {} again: process {now}.\n", self.gpu))?;
+        Ok(())
+    }
+
+    /// Whoever keeps the daemon leaves it stopped from now on.
+    fn mark_quit(&self) -> Result<(), MpsCommandError> {
+        // Where it has never run, nobody has made the directory, and nothing has to be remembered.
+        if !self.directories.daemon.is_dir() {
+            return Ok(());
+        }
+        fs_err::write(self.directories.quit(), "").map_err(MpsCommandError::Mark)
+    }
+
+    /// Whether it was marked.
+    fn unmark_quit(&self) -> Result<bool, MpsCommandError> {
+        match fs_err::remove_file(self.directories.quit()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(MpsCommandError::Mark(error)),
+        }
     }
 
     /// Refuses while there are clients, or may be.

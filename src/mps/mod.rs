@@ -3,16 +3,18 @@
 //! A return code of the control program proves nothing (every error returns 0): what was asked for is read back, and a
 //! GPU is `Ready` only while a probe has seen a daemon of ours with the defaults that are wished and an active server.
 //!
-//! * `task`: the reconciler: what is wished and what is seen -> steps -> done -> status, for ever;
+//! * [`task`]: the reconciler: what is wished and what is seen -> steps -> done -> status, for ever;
 //! * [`plan`]: which step, and which state, for one GPU (pure);
-//! * [`backend`]: who keeps a daemon's process: `units` (systemd over D-Bus), `process` (hosts without systemd);
+//! * [`backend`]: who keeps a daemon's process: [`units`] (systemd over D-Bus), [`process`] (hosts without systemd);
+//! * [`supervisor`]: finds the process that keeps a daemon, by the lock that it holds;
 //! * [`run`]: `gpushare mps run`, the small parent of one control daemon;
-//! * [`commands`]: `gpushare mps quit` and `mps restart`; [`supervisor`]: finds and ends that parent;
+//! * [`commands`]: `gpushare mps quit` and `mps restart`;
 //! * [`argument`]: the GPU that an operator names;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
 //! * [`compute_mode`]: sets the GPU's compute mode and puts it back; [`call`]: what both call programs with;
 //! * [`events`]: what the daemon's log says, and how the agent hears of it;
 //! * [`directories`]: where the files of one daemon are;
+//! * [`intruders`]: who computes on a GPU beside MPS (pure); [`memory`]: where a GPU's memory is (pure);
 //! * [`limits`]: how many clients a GPU takes, and what a slice is too small for (pure).
 //!
 //! It must not touch a daemon that is well because the agent starts, stops or fails: pods run on it.
@@ -25,11 +27,15 @@ pub mod compute_mode;
 pub mod control;
 pub mod directories;
 pub mod events;
+pub mod intruders;
 pub mod limits;
+pub mod memory;
 pub mod plan;
+pub mod process;
 pub mod protocol;
 pub mod run;
 pub mod supervisor;
+pub mod task;
 pub mod units;
 
 use std::sync::Arc;
@@ -42,14 +48,12 @@ use crate::gpu::GpuUuid;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MpsStatus {
-    /// `mps.enabled`.
+    /// `mps.enabled`, and `gpu.enabled`, without which nobody says which GPUs there are.
     pub enabled: bool,
     /// `mps.backend`.
     pub backend: String,
     /// Every GPU that was seen since the node booted, in the order of their numbers.
     pub gpus: Vec<MpsGpu>,
-    /// Something that concerns the whole node, such as a `/tmp/nvidia-mps` that captures other containers.
-    pub node_warnings: Vec<Warning>,
 }
 
 /// One GPU's MPS.

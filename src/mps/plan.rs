@@ -54,6 +54,8 @@ pub struct Wish {
 pub enum Device {
     /// NVML has not said anything about it yet, or does not answer: nothing is started or stopped on a guess.
     Unknown,
+    /// The driver cannot be asked; what runs on the GPU may go on.
+    NoDriver,
     /// The driver is not loaded, or has lost the GPU.
     Gone,
     /// It can be used.
@@ -118,6 +120,8 @@ pub enum Step {
     Restart,
     /// Let it set the compute mode and the pods' view again.
     Reload,
+    /// Give the daemon the defaults of a fresh one.
+    RestoreDefaults,
     /// Start a server ahead of the first client.
     StartServer,
     /// Let the server drop these clients.
@@ -132,6 +136,25 @@ pub enum Step {
         /// The server.
         server: u32,
     },
+}
+
+impl Step {
+    /// The word for it in the status and in logs.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Start => "start the daemon".into(),
+            Self::Stop => "stop the daemon".into(),
+            Self::Restart => "restart the daemon".into(),
+            Self::Reload => "set the compute mode and the pods' view again".into(),
+            Self::RestoreDefaults => "restore the daemon's defaults".into(),
+            Self::StartServer => "start a server".into(),
+            Self::Terminate { server, clients } => {
+                format!("let server {server} drop {}", server::listed(clients))
+            }
+            Self::ShutDownServer { server } => format!("shut down server {server}"),
+        }
+    }
 }
 
 /// What to do, and how it is.
@@ -180,6 +203,8 @@ pub struct Daemon {
     strikes: u32,
     /// When the first of the strikes was.
     silent_since: Duration,
+    /// The server with which the daemon was verified last.
+    verified: Option<u32>,
     servers: Servers,
 }
 
@@ -194,6 +219,7 @@ impl Daemon {
     pub fn decide(&mut self, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
         let decision = match seen.device {
             Device::Unknown => self.hold(seen),
+            Device::NoDriver => Decision::of(MpsState::NoDriver),
             Device::Gone => self.without_gpu(seen, now),
             Device::Here => self.with_gpu(wish, seen, now),
         };
@@ -289,6 +315,7 @@ impl Daemon {
         self.pid = Some(pid);
         self.running_since = now;
         self.strikes = 0;
+        self.verified = None;
         self.servers.forget();
     }
 
@@ -352,20 +379,34 @@ impl Daemon {
             return Decision::of(MpsState::Degraded(trouble));
         }
         if let Some(trouble) = wrong_defaults(report) {
-            let decision = Decision::of(MpsState::Degraded(trouble));
-            if self.servers.has_clients() || !self.starts.is_due(now) {
-                return decision;
-            }
-            self.starts.take(now);
-            return decision.and(Step::Restart, "its defaults are not those of a fresh daemon");
+            return self.mend_defaults(report, trouble, now);
         }
         let is_young = now.saturating_sub(self.running_since) < FAST_FOR && self.why_down.is_none();
         let decision = self.servers.judge(report, wish, seen, is_young, now);
         if decision.state == MpsState::Ready {
             self.why_down = None;
+            self.verified = self.servers.pid();
             self.starts.forgive(self.running_since, now);
         }
         decision
+    }
+
+    /// Defaults reach the servers that are started after them. A server that was verified is what it was, whatever has
+    /// become of them; of any other nobody knows with which it was started.
+    fn mend_defaults(&mut self, report: &Report, trouble: Trouble, now: Duration) -> Decision {
+        let decision = Decision::of(MpsState::Degraded(trouble));
+        let server = report.servers.first().map(|server| server.pid);
+        let was_verified = server.is_some() && server == self.verified;
+        if !self.starts.is_due(now) || self.servers.has_clients() && !was_verified {
+            return decision;
+        }
+        self.starts.take(now);
+        let step = if was_verified {
+            Step::RestoreDefaults
+        } else {
+            Step::Restart
+        };
+        decision.and(step, "its defaults are not those of a fresh daemon")
     }
 }
 

@@ -25,6 +25,7 @@ use crate::interruption::InterruptionStatus;
 use crate::metrics::clock;
 use crate::metrics::task::SamplerStatus;
 use crate::metrics::window::DropReason;
+use crate::mps::MpsStatus;
 use crate::publish::report::PublishStatus;
 use crate::publish::spool::SpoolStatus;
 use crate::publish::store::{Earlier, Store};
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub interruption: InterruptionStatus,
     /// The GPUs and their driver.
     pub gpu: GpuStatus,
+    /// MPS on each of them.
+    pub mps: MpsStatus,
     /// Windows, series and the host.
     pub sampler: SamplerStatus,
     /// Where windows go.
@@ -149,27 +152,32 @@ impl From<Earlier> for EarlierRuns {
 #[derive(Clone)]
 pub struct Snapshots {
     agent: AgentInfo,
-    node: watch::Receiver<IdentityStatus>,
-    interruption: watch::Receiver<InterruptionStatus>,
     publish: PublishInfo,
-    gpu: watch::Receiver<GpuStatus>,
-    sampler: watch::Receiver<SamplerStatus>,
-    published: watch::Receiver<PublishStatus>,
+    watches: Watches,
     store: Arc<dyn Store>,
+}
+
+/// What the tasks say about themselves.
+#[derive(Clone)]
+pub struct Watches {
+    /// Who the node is.
+    pub node: watch::Receiver<IdentityStatus>,
+    /// Whether EC2 takes it away.
+    pub interruption: watch::Receiver<InterruptionStatus>,
+    /// Its GPUs.
+    pub gpu: watch::Receiver<GpuStatus>,
+    /// MPS on them.
+    pub mps: watch::Receiver<MpsStatus>,
+    /// What is sampled.
+    pub sampler: watch::Receiver<SamplerStatus>,
+    /// What is published.
+    pub published: watch::Receiver<PublishStatus>,
 }
 
 impl Snapshots {
     /// From the configuration and what the tasks publish.
     #[must_use]
-    pub fn new(
-        config: &Config,
-        node: watch::Receiver<IdentityStatus>,
-        interruption: watch::Receiver<InterruptionStatus>,
-        gpu: watch::Receiver<GpuStatus>,
-        sampler: watch::Receiver<SamplerStatus>,
-        published: watch::Receiver<PublishStatus>,
-        store: Arc<dyn Store>,
-    ) -> Self {
+    pub fn new(config: &Config, watches: Watches, store: Arc<dyn Store>) -> Self {
         let now = clock::wall_now().as_secs_f64();
         let agent = AgentInfo {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -189,12 +197,8 @@ impl Snapshots {
         };
         Self {
             agent,
-            node,
-            interruption,
             publish,
-            gpu,
-            sampler,
-            published,
+            watches,
             store,
         }
     }
@@ -203,10 +207,10 @@ impl Snapshots {
     /// over, and the store counts its own half at this instant.
     #[must_use]
     pub fn take(&self) -> Snapshot {
-        let node = self.node.borrow().clone();
+        let node = self.watches.node.borrow().clone();
         let tally = self.store.tally();
-        let published = self.published.borrow().clone();
-        let mut sampler = self.sampler.borrow().clone();
+        let published = self.watches.published.borrow().clone();
+        let mut sampler = self.watches.sampler.borrow().clone();
         for (reason, samples) in tally.dropped.iter().chain(&tally.earlier.dropped) {
             sampler.ledger.drop_samples(*reason, *samples);
         }
@@ -220,8 +224,9 @@ impl Snapshots {
             node: node.identity,
             node_waiting_for: node.waiting_for,
             node_mend: node.mend,
-            interruption: self.interruption.borrow().clone(),
-            gpu: self.gpu.borrow().clone(),
+            interruption: self.watches.interruption.borrow().clone(),
+            gpu: self.watches.gpu.borrow().clone(),
+            mps: self.watches.mps.borrow().clone(),
             sampler,
             publish: PublishInfo {
                 done: PublishStatus {

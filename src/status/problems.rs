@@ -1,5 +1,7 @@
 //! What is wrong, and how to mend it: the part of the status that somebody is paged for. Pure.
 
+mod mps;
+
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,7 @@ pub fn find(snapshot: &Snapshot) -> Vec<Problem> {
     interruption(snapshot, &mut problems);
     driver(snapshot, &mut problems);
     gpus(snapshot, &mut problems);
+    mps::find(snapshot, &mut problems);
     node(snapshot, &mut problems);
     publishing(snapshot, &mut problems);
     spool(snapshot, &mut problems);
@@ -350,6 +353,7 @@ pub fn summary(snapshot: &Snapshot) -> String {
         DriverState::Unavailable { fault } => format!("no GPUs: {fault}"),
         DriverState::Stuck => "the NVIDIA driver does not answer".to_owned(),
     };
+    let gpus = gpus + &mps::summary(snapshot);
     let published = match snapshot.publish.done.last_window {
         Some(start) => {
             let end = start + snapshot.publish.interval_seconds;

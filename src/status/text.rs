@@ -1,5 +1,7 @@
 //! The status as a table for people. Pure: the same snapshot, the same text.
 
+mod mps;
+
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
@@ -25,6 +27,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     head(snapshot, &mut text);
     gpus(snapshot, &mut text);
+    mps::mps(snapshot, &mut text);
     host(snapshot, &mut text);
     data(snapshot, &mut text);
     problems(snapshot, &mut text);

@@ -50,6 +50,9 @@ impl Node {
             .with("spool.min_free_bytes", "0")
             .with("status.socket", &socket)
             .with("gpu.kmsg", &kmsg)
+            // MPS has tests of its own; elsewhere there is nobody to keep it.
+            .with("mps.enabled", "false")
+            .with("slices.enabled", "false")
     }
 
     /// Sets a configuration key to a TOML value; the last setting of a key counts.

@@ -17,3 +17,4 @@ mod life;
 mod mps;
 mod outage;
 mod publish;
+mod supervision;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::health::{self, XidClass};
 use super::rates::Totals;
 use super::wire::{Driver, GpuFault, Reading};
-use super::{GpuInfo, GpuProcess, GpuSample, GpuUuid, Memory};
+use super::{ComputeMode, GpuInfo, GpuProcess, GpuSample, GpuUuid, Memory};
 
 pub use numbers::Numbers;
 
@@ -132,7 +132,7 @@ impl std::fmt::Display for Reason {
 }
 
 /// The newest reading of a GPU, for the status.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Newest {
     /// When, Unix seconds with fraction.
     pub at: f64,
@@ -148,6 +148,18 @@ pub struct Newest {
     pub temperature_celsius: Option<f64>,
     /// Processes, as of the newest list.
     pub processes: Option<Vec<GpuProcess>>,
+    /// When that list was read, Unix seconds with fraction.
+    #[serde(default)]
+    pub processes_at: Option<f64>,
+    /// Who may compute on it.
+    #[serde(default)]
+    pub compute_mode: Option<ComputeMode>,
+    /// Whether it is cut into MIG instances; absent on a GPU that knows no MIG.
+    #[serde(default)]
+    pub mig: Option<bool>,
+    /// When these two were read, Unix seconds with fraction.
+    #[serde(default)]
+    pub modes_at: Option<f64>,
 }
 
 struct Gpu {
@@ -211,6 +223,7 @@ impl Inventory {
                 model: String::new(),
                 pci_bus_id: String::new(),
                 nvml_index: number,
+                compute_capability: None,
             };
             inventory.insert(info, Duration::ZERO);
         }
@@ -383,24 +396,36 @@ fn newest(reading: &Reading, sample: &GpuSample, before: Option<Newest>, wall: D
         .filter(|newest| wall.as_secs_f64() - newest.at < RING_HOLDS)
         .and_then(|newest| newest.utilization_percent);
     let utilization_percent = if ring.is_empty() { known } else { Some(mean) };
-    match before {
-        Some(before) if !reading.whole => Newest {
-            utilization_percent,
-            ..before
-        },
-        before => Newest {
-            at: wall.as_secs_f64(),
-            nvml_seconds: reading.took.as_secs_f64(),
-            utilization_percent,
-            memory: sample.memory,
-            power_watts: sample.power_watts,
-            temperature_celsius: sample.temperature_celsius,
-            processes: reading
-                .processes
-                .clone()
-                .or_else(|| before.and_then(|newest| newest.processes)),
-        },
+    let before = match before {
+        Some(before) if !reading.whole => {
+            return Newest {
+                utilization_percent,
+                ..before
+            };
+        }
+        before => before,
+    };
+    let at = wall.as_secs_f64();
+    let mut newest = Newest {
+        at,
+        nvml_seconds: reading.took.as_secs_f64(),
+        utilization_percent,
+        memory: sample.memory,
+        power_watts: sample.power_watts,
+        temperature_celsius: sample.temperature_celsius,
+        ..before.unwrap_or_default()
+    };
+    // Read less often than the rest; what was read before holds until then.
+    if let Some(processes) = &reading.processes {
+        newest.processes = Some(processes.clone());
+        newest.processes_at = Some(at);
     }
+    if let Some(modes) = reading.modes {
+        newest.compute_mode = modes.compute_mode;
+        newest.mig = modes.mig;
+        newest.modes_at = Some(at);
+    }
+    newest
 }
 
 /// Whether two spellings name one PCI device: NVML writes `00000000:61:00.0`, the kernel log `0000:61:00`.

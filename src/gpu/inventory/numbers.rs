@@ -94,6 +94,7 @@ mod tests {
             model: String::new(),
             pci_bus_id: String::new(),
             nvml_index: index,
+            compute_capability: None,
         }
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::gpu::wire::RingSample;
+use crate::gpu::wire::{Modes, RingSample};
 
 const LIMIT: Duration = Duration::from_secs(3);
 
@@ -13,6 +13,7 @@ fn driver(uuids: &[&str]) -> Driver {
         model: "NVIDIA A10G".into(),
         pci_bus_id: format!("00000000:{index:02X}:1B.0"),
         nvml_index: u32::try_from(index).unwrap(),
+        compute_capability: Some((8, 6)),
     };
     Driver {
         driver_version: "580.95.05".into(),
@@ -166,6 +167,59 @@ fn the_drivers_verdict_is_a_reason_and_changes_with_it() {
         reading.recovery_action = Some(0);
     });
     assert!(inventory.states()[0].is_healthy());
+}
+
+#[test]
+fn lists_and_modes_hold_until_they_are_read_again_and_say_how_old_they_are() {
+    let process = GpuProcess {
+        pid: 7,
+        memory_bytes: None,
+        computes: true,
+    };
+    let mut inventory = inventory(&["a"]);
+    read(&mut inventory, "a", at(1), |reading| {
+        reading.processes = Some(vec![process]);
+        reading.modes = Some(Modes {
+            compute_mode: Some(ComputeMode::ExclusiveProcess),
+            mig: Some(false),
+        });
+    });
+    read(&mut inventory, "a", at(2), |_| ());
+    let newest = inventory.states()[0].newest.clone().unwrap();
+    assert_eq!((newest.processes_at, newest.modes_at), (Some(1.0), Some(1.0)));
+    assert_eq!(newest.processes, Some(vec![process]));
+    assert_eq!(
+        (newest.compute_mode, newest.mig),
+        (Some(ComputeMode::ExclusiveProcess), Some(false))
+    );
+    read(&mut inventory, "a", at(3), |reading| {
+        reading.modes = Some(Modes {
+            compute_mode: Some(ComputeMode::Default),
+            mig: None,
+        });
+    });
+    let newest = inventory.states()[0].newest.clone().unwrap();
+    assert_eq!((newest.processes_at, newest.modes_at), (Some(1.0), Some(3.0)));
+    assert_eq!(
+        (newest.compute_mode, newest.mig),
+        (Some(ComputeMode::Default), None)
+    );
+}
+
+#[test]
+fn the_status_of_an_older_agent_is_read() {
+    let mut inventory = inventory(&["a"]);
+    read(&mut inventory, "a", at(1), |_| ());
+    let state = inventory.states().remove(0);
+    let mut json = serde_json::to_value(&state).unwrap();
+    json["info"].as_object_mut().unwrap().remove("compute_capability");
+    let newest = json["newest"].as_object_mut().unwrap();
+    for key in ["processes_at", "compute_mode", "mig", "modes_at"] {
+        newest.remove(key).unwrap();
+    }
+    let read: GpuState = serde_json::from_value(json).unwrap();
+    assert_eq!(read.info.compute_capability, None);
+    assert_eq!(read.newest, state.newest);
 }
 
 #[test]

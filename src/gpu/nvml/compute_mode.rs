@@ -109,9 +109,12 @@ pub fn command(global: &Global, uuid: &str, wished: Option<ComputeMode>) -> Resu
         .map_err(|error| ComputeModeError::Unavailable(fault_of_init(&error, library)))?;
     let nvml: &'static Nvml = Box::leak(Box::new(nvml));
     let modes = Subject::open(nvml, uuid)?.apply(wished)?;
-    let line = serde_json::to_string(&modes).expect("two names are valid JSON");
-    let _ = print(&format!("{line}\n"))?;
+    let _ = print(&line(modes))?;
     Ok(())
+}
+
+fn line(modes: ComputeModes) -> String {
+    serde_json::to_string(&modes).expect("two names are valid JSON") + "\n"
 }
 
 /// The GPU in question.

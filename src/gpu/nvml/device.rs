@@ -4,6 +4,8 @@
 //! Process lists walk every client of the driver under its lock and are read rarely. `PCIe` throughput blocks for
 //! 20 ms per call and is never read.
 
+mod modes;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -63,6 +65,8 @@ pub(super) enum Item {
     ComputeProcesses,
     MpsProcesses,
     GraphicsProcesses,
+    ComputeMode,
+    MigMode,
 }
 
 /// One GPU's calls, and what is remembered between them.
@@ -78,6 +82,7 @@ pub(super) struct DeviceReader {
     ring_heard: Option<Instant>,
     rates_asked: Option<Instant>,
     processes_read: Option<Instant>,
+    modes_read: Option<Instant>,
     /// Set by the first call of a reading that says so.
     fault: Option<GpuFault>,
     driver_fault: Option<Fault>,
@@ -108,6 +113,7 @@ impl DeviceReader {
             ring_heard: Some(Instant::now()),
             rates_asked: None,
             processes_read: None,
+            modes_read: None,
             fault: None,
             driver_fault: None,
             answers: 0,
@@ -151,6 +157,7 @@ impl DeviceReader {
         reading.sm_clock_mhz = self.ask(Item::SmClock, |device| device.clock_info(Clock::SM));
         self.read_fields(reading);
         self.read_processes(reading);
+        self.read_modes(reading);
     }
 
     fn read_utilization(&mut self, reading: &mut Reading) {
@@ -246,15 +253,15 @@ impl DeviceReader {
     }
 
     fn read_processes(&mut self, reading: &mut Reading) {
-        // A little early counts as due: the lists are read on the beat of the readings.
-        let early = self.interval / 2;
-        let due = self
-            .processes_read
-            .is_none_or(|at| at.elapsed() + early >= self.process_interval);
-        if due && self.fault.is_none() {
+        if self.is_due(self.processes_read, self.process_interval) && self.fault.is_none() {
             self.processes_read = Some(Instant::now());
             reading.processes = self.processes();
         }
+    }
+
+    /// Whether what was read at `last` is to be read again. A little early is in time, on the beat of the readings.
+    fn is_due(&self, last: Option<Instant>, every: Duration) -> bool {
+        last.is_none_or(|at| at.elapsed() + self.interval / 2 >= every)
     }
 
     /// All processes on the GPU, or `None`: a list that failed may have held any of them.

@@ -157,8 +157,17 @@ fn identify(nvml: &'static Nvml, nvml_index: u32) -> Result<(GpuInfo, Device<'st
         model: device.name().unwrap_or_else(|_| "unknown model".into()),
         pci_bus_id: device.pci_info().map(|pci| pci.bus_id).unwrap_or_default(),
         nvml_index,
+        compute_capability: compute_capability(&device),
     };
     Ok((info, device))
+}
+
+fn compute_capability(device: &Device<'static>) -> Option<(u32, u32)> {
+    let capability = device.cuda_compute_capability().ok()?;
+    Some((
+        u32::try_from(capability.major).ok()?,
+        u32::try_from(capability.minor).ok()?,
+    ))
 }
 
 fn cuda_version(raw: i32) -> String {

@@ -32,13 +32,25 @@ type ReadList = fn(&NvmlLib, &Device<'static>) -> List;
 /// The lists, each with the item under which its support is remembered.
 pub(super) const LISTS: [(Item, ReadList); 3] = [
     (Item::ComputeProcesses, |lib, device| {
-        fetch(symbol(&lib.nvmlDeviceGetComputeRunningProcesses_v3)?, device)
+        fetch(
+            symbol(&lib.nvmlDeviceGetComputeRunningProcesses_v3)?,
+            device,
+            true,
+        )
     }),
     (Item::MpsProcesses, |lib, device| {
-        fetch(symbol(&lib.nvmlDeviceGetMPSComputeRunningProcesses_v3)?, device)
+        fetch(
+            symbol(&lib.nvmlDeviceGetMPSComputeRunningProcesses_v3)?,
+            device,
+            true,
+        )
     }),
     (Item::GraphicsProcesses, |lib, device| {
-        fetch(symbol(&lib.nvmlDeviceGetGraphicsRunningProcesses_v3)?, device)
+        fetch(
+            symbol(&lib.nvmlDeviceGetGraphicsRunningProcesses_v3)?,
+            device,
+            false,
+        )
     }),
 ];
 
@@ -49,7 +61,7 @@ fn symbol<E: std::fmt::Display>(symbol: &Result<ListCall, E>) -> Result<ListCall
         .map_err(|error| NvmlError::FailedToLoadSymbol(error.to_string()))
 }
 
-fn fetch(call: ListCall, device: &Device<'static>) -> List {
+fn fetch(call: ListCall, device: &Device<'static>, computes: bool) -> List {
     retry_growth(|| {
         let mut count: c_uint = 0;
         // SAFETY: the handle is valid as long as the library, which is never unloaded. A null buffer with the
@@ -73,30 +85,29 @@ fn fetch(call: ListCall, device: &Device<'static>) -> List {
         // `count` to how many it filled.
         nvml_try(unsafe { call(device.handle(), &raw mut count, processes.as_mut_ptr()) })?;
         processes.truncate(count as usize);
-        Ok(processes.iter().map(process).collect())
+        Ok(processes.iter().map(|raw| process(raw, computes)).collect())
     })
 }
 
-fn process(raw: &nvmlProcessInfo_t) -> GpuProcess {
+fn process(raw: &nvmlProcessInfo_t, computes: bool) -> GpuProcess {
     let known = raw.usedGpuMemory != NOT_AVAILABLE;
     GpuProcess {
         pid: raw.pid,
         memory_bytes: known.then_some(raw.usedGpuMemory),
+        computes,
     }
 }
 
 /// One entry per process over all lists; `None` when there is no list, which is not an empty one.
 pub(super) fn merge(lists: Vec<Vec<GpuProcess>>) -> Option<Vec<GpuProcess>> {
     (!lists.is_empty()).then(|| {
-        let mut merged = BTreeMap::<u32, Option<u64>>::new();
+        let mut merged = BTreeMap::<u32, GpuProcess>::new();
         for process in lists.into_iter().flatten() {
-            let memory = merged.entry(process.pid).or_default();
-            *memory = (*memory).max(process.memory_bytes);
+            let known = merged.entry(process.pid).or_insert(process);
+            known.memory_bytes = known.memory_bytes.max(process.memory_bytes);
+            known.computes |= process.computes;
         }
-        merged
-            .into_iter()
-            .map(|(pid, memory_bytes)| GpuProcess { pid, memory_bytes })
-            .collect()
+        merged.into_values().collect()
     })
 }
 
@@ -105,7 +116,11 @@ mod tests {
     use super::*;
 
     fn process(pid: u32, memory_bytes: Option<u64>) -> GpuProcess {
-        GpuProcess { pid, memory_bytes }
+        GpuProcess {
+            pid,
+            memory_bytes,
+            computes: true,
+        }
     }
 
     #[test]
@@ -116,6 +131,16 @@ mod tests {
             merge(vec![compute, mps]),
             Some(vec![process(7, Some(100)), process(9, Some(1))])
         );
+    }
+
+    #[test]
+    fn a_process_that_draws_and_computes_computes() {
+        let drawing = |pid| GpuProcess {
+            computes: false,
+            ..process(pid, Some(1))
+        };
+        let merged = merge(vec![vec![process(7, None)], vec![drawing(7), drawing(8)]]);
+        assert_eq!(merged, Some(vec![process(7, Some(1)), drawing(8)]));
     }
 
     #[test]

@@ -27,26 +27,60 @@ pub enum Weight {
     Trouble,
 }
 
-/// Reads a line. `None` where nothing stands in it.
-#[must_use]
-pub fn read(line: &str) -> Option<Meaning> {
-    let (head, text) = split(line.trim_end());
-    if text.is_empty() {
-        return None;
+/// Reads the lines of one daemon, in their order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogReader {
+    /// Whether the daemon is answering a question: it writes its answers into the log as well.
+    answering: bool,
+}
+
+impl LogReader {
+    /// What the next line means. `None` where nothing stands in it.
+    pub fn read(&mut self, line: &str) -> Option<Meaning> {
+        let (head, text) = split(line.trim_end());
+        if text.is_empty() {
+            return None;
+        }
+        if let Some(event) = event(text) {
+            let weight = weight_of(&event);
+            return Some(Meaning {
+                weight,
+                event: Some(event),
+            });
+        }
+        let weight = self.weight(head, text);
+        Some(Meaning { weight, event: None })
     }
-    if let Some(event) = event(text) {
-        let weight = weight_of(&event);
-        return Some(Meaning {
-            weight,
-            event: Some(event),
-        });
+
+    /// The weight of a line that tells of no event.
+    fn weight(&mut self, head: &str, text: &str) -> Weight {
+        if let Some(command) = text.strip_prefix("Cmd:") {
+            let weight = weight_of_command(command);
+            self.answering = weight == Weight::Noise;
+            return weight;
+        }
+        if begins_with(text, &AROUND_QUESTIONS) {
+            self.answering = false;
+            return Weight::Noise;
+        }
+        if begins_with(text, &TROUBLE) {
+            Weight::Trouble
+        } else if self.answering && (head.is_empty() || head.contains("Control")) {
+            Weight::Noise
+        } else if head.is_empty() {
+            Weight::Trouble
+        } else if begins_with(text, &NOISE) {
+            Weight::Noise
+        } else if begins_with(text, &DETAIL) {
+            Weight::Detail
+        } else {
+            Weight::Notable
+        }
     }
-    let weight = if head.is_empty() {
-        Weight::Trouble
-    } else {
-        weight(text)
-    };
-    Some(Meaning { weight, event: None })
+}
+
+fn begins_with(text: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| text.starts_with(known))
 }
 
 /// The line without its time and the brackets, for a log that has its own time.
@@ -158,23 +192,6 @@ fn weight_of(event: &Event) -> Weight {
     }
 }
 
-/// The weight of a line that tells of no event.
-fn weight(text: &str) -> Weight {
-    if let Some(command) = text.strip_prefix("Cmd:") {
-        return weight_of_command(command);
-    }
-    let is = |known: &[&str]| known.iter().any(|known| text.starts_with(known));
-    if is(&NOISE) || text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-        Weight::Noise
-    } else if is(&DETAIL) {
-        Weight::Detail
-    } else if is(&TROUBLE) {
-        Weight::Trouble
-    } else {
-        Weight::Notable
-    }
-}
-
 /// Questions are noise; who changes something leaves a trace.
 fn weight_of_command(command: &str) -> Weight {
     let changes = [
@@ -191,15 +208,12 @@ fn weight_of_command(command: &str) -> Weight {
     }
 }
 
-/// What every call of the control program leaves, and what precedes every client that connects well.
-const NOISE: [&str; 8] = [
-    "NEW UI",
-    "UI closed",
-    "Accepting connection",
+/// What every call of the control program leaves beside the question and its answer.
+const AROUND_QUESTIONS: [&str; 3] = ["NEW UI", "UI closed", "Accepting connection"];
+
+/// What says nothing, or precedes every client that connects well.
+const NOISE: [&str; 3] = [
     "User did not send valid credentials",
-    "No default pinned memory limit set",
-    // Separates the answers of one call: see the protocol.
-    "Unknown command \"gpushare-",
     "Removed Shm file at",
     "To connect CUDA applications to this daemon",
 ];
@@ -231,7 +245,11 @@ mod tests {
     }
 
     fn meant(text: &str) -> Option<Event> {
-        read(&control(text)).unwrap().event
+        LogReader::default().read(&control(text)).unwrap().event
+    }
+
+    fn read(line: &str) -> Option<Meaning> {
+        LogReader::default().read(line)
     }
 
     #[test]
@@ -297,31 +315,65 @@ mod tests {
     }
 
     #[test]
-    fn m21_questions_are_noise_and_changes_leave_a_trace() {
+    fn m21_questions_and_answers_are_noise_and_changes_leave_a_trace() {
+        // As driver 550 writes it, and the table of `ps` without heads.
         let noise = [
-            "NEW UI",
-            "UI closed",
             "Accepting connection...",
+            "NEW UI",
             "Cmd:get_server_list",
-            "Cmd:ps",
-            "Cmd:gpushare-1",
-            "100.0",
             "6877",
-            "Unknown command \"gpushare-2\"",
+            "Cmd:get_server_status 6877",
+            "INITIALIZING",
+            "Cmd:get_client_list 6877",
+            "Server 6877 is <busy>",
+            "Cmd:ps",
+            "Server not found",
+            "Cmd:gpushare-1",
+            "Unknown command \"gpushare-1\"",
+            "Cmd:get_default_device_pinned_mem_limit 0",
             "No default pinned memory limit set for the device!",
+            "UI closed",
             "User did not send valid credentials",
         ];
+        let mut reader = LogReader::default();
+        let mut weight = |line: &str| reader.read(line).unwrap().weight;
         for text in noise {
-            let meaning = read(&control(text)).unwrap();
-            assert_eq!((meaning.weight, meaning.event), (Weight::Noise, None), "{text}");
+            assert_eq!(weight(&control(text)), Weight::Noise, "{text}");
         }
-        for text in [
-            "Cmd:set_default_active_thread_percentage 25",
-            "Cmd:quit -t 5",
-            "Cmd:start_server -uid 0",
+        assert_eq!(weight(&control("6877")), Weight::Notable, "nobody has asked");
+        assert_eq!(weight(&control("Cmd:ps")), Weight::Noise);
+        assert_eq!(weight("PID       ID    SERVER    DEVICE"), Weight::Noise);
+        assert_eq!(weight(&control("Invalid device ordinal!")), Weight::Trouble);
+        assert_eq!(
+            weight("[2026-11-26 12:32:15.073 Server  6877] Startup"),
+            Weight::Notable
+        );
+        for change in [
+            "set_default_active_thread_percentage 25",
+            "quit -t 5",
+            "start_server -uid 0",
         ] {
-            assert_eq!(read(&control(text)).unwrap().weight, Weight::Notable, "{text}");
+            assert_eq!(
+                weight(&control(&format!("Cmd:{change}"))),
+                Weight::Notable,
+                "{change}"
+            );
         }
+        assert_eq!(
+            weight("terminate called without an active exception"),
+            Weight::Trouble
+        );
+    }
+
+    #[test]
+    fn what_happens_while_a_question_is_answered_is_still_heard() {
+        let mut reader = LogReader::default();
+        reader.read(&control("Cmd:ps"));
+        let event = reader
+            .read(&control("Server 7 exited with status 0"))
+            .unwrap()
+            .event;
+        assert_eq!(event, Some(Event::ServerExited { pid: 7, status: 0 }));
     }
 
     #[test]

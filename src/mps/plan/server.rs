@@ -61,6 +61,10 @@ impl Servers {
         self.restarts
     }
 
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
     pub(super) fn has_clients(&self) -> bool {
         self.clients > 0
     }
@@ -300,11 +304,16 @@ fn drifted(intruders: &[u32]) -> Trouble {
 }
 
 fn pids_are(pids: &[u32]) -> String {
-    let named: Vec<String> = pids.iter().take(NAMED).map(u32::to_string).collect();
     match pids {
-        [_] => format!("process {} is", named[0]),
-        _ => format!("processes {} are", listed(&named, pids.len())),
+        [pid] => format!("process {pid} is"),
+        _ => format!("processes {} are", listed(pids)),
     }
+}
+
+/// Process ids in one line, however many.
+pub(super) fn listed(pids: &[u32]) -> String {
+    let named: Vec<String> = pids.iter().take(NAMED).map(u32::to_string).collect();
+    and_more(&named, pids.len())
 }
 
 /// The clients by process id and command.
@@ -317,10 +326,10 @@ fn clients_are(clients: &[Client]) -> String {
             None => client.pid.to_string(),
         })
         .collect();
-    listed(&named, clients.len())
+    and_more(&named, clients.len())
 }
 
-fn listed(named: &[String], all: usize) -> String {
+fn and_more(named: &[String], all: usize) -> String {
     match all - named.len() {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),

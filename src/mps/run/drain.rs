@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::journal::Journal;
-use crate::mps::events::line::{self, Meaning, Weight};
-use crate::mps::events::{Event, line::without_time};
+use crate::mps::events::Event;
+use crate::mps::events::line::{LogReader, Meaning, Weight, without_time};
 
 /// The thread reads, compares and writes short lines.
 const STACK_BYTES: usize = 128 * 1024;
@@ -60,6 +60,7 @@ impl Drain {
             heard: Arc::clone(&heard),
             journal,
             valve: Valve::new(Instant::now()),
+            reader: LogReader::default(),
         };
         let drain = move || {
             listener.listen(pipe);
@@ -87,6 +88,7 @@ struct Listener {
     heard: Arc<Mutex<Heard>>,
     journal: Journal,
     valve: Valve,
+    reader: LogReader,
 }
 
 impl Listener {
@@ -108,7 +110,7 @@ impl Listener {
     }
 
     fn hear(&mut self, line: &str) {
-        let Some(meaning) = line::read(line) else {
+        let Some(meaning) = self.reader.read(line) else {
             return;
         };
         if meaning.weight == Weight::Noise {

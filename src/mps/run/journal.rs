@@ -45,7 +45,7 @@ impl Journal {
 
     /// Logs a warning, and writes it.
     pub(super) fn warn(&self, warning: Warning) {
-        tracing::warn!(mend = %warning.mend, "{}", warning.what);
+        tracing::warn!(what = %warning.what, mend = %warning.mend, "MPS is not as it should be");
         self.write(Event::Warned(warning));
     }
 }

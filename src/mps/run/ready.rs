@@ -21,8 +21,11 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How long is waited for the server that was started ahead, before READY is said without it.
 const SERVER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Between two questions.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between the first two questions. Every question costs a process and lines of the daemon's log, so the pauses grow.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// Between two questions in the end.
+const LAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The server runs as root for everybody, or for root until another user's client comes.
 const ROOT: u32 = 0;
@@ -59,6 +62,7 @@ impl Coming<'_> {
 
     fn wait_for_an_answer(&self) -> Result<Option<Wake>, RunError> {
         let deadline = Instant::now() + ANSWER_LIMIT;
+        let mut pause = FIRST_PAUSE;
         loop {
             let Err(error) = self.control.probe(None, control::LIMIT) else {
                 return Ok(None);
@@ -66,7 +70,7 @@ impl Coming<'_> {
             if Instant::now() >= deadline {
                 return Err(never_answered(&error));
             }
-            if let Some(wake) = self.interrupted()? {
+            if let Some(wake) = self.interrupted(&mut pause)? {
                 return Ok(Some(wake));
             }
         }
@@ -78,18 +82,20 @@ impl Coming<'_> {
             return Ok(Came::Ready(format!("answers; no server: {}", chain(&error))));
         }
         let deadline = Instant::now() + SERVER_LIMIT;
+        let (mut pause, mut server) = (FIRST_PAUSE, None);
         loop {
-            let report = self.control.probe(None, control::LIMIT);
-            if let Some(state) = report.ok().as_ref().and_then(settled) {
+            let report = self.control.probe(server, control::LIMIT).ok();
+            if let Some(state) = report.as_ref().and_then(settled) {
                 return Ok(Came::Ready(state));
             }
+            server = report.and_then(|report| report.servers.first().map(|server| server.pid));
             if let Some(words) = self.server_failed() {
                 return Ok(Came::Ready(format!("answers; its server ended: {words}")));
             }
             if Instant::now() >= deadline {
                 return Ok(Came::Ready("answers; its server is not active yet".into()));
             }
-            if let Some(wake) = self.interrupted()? {
+            if let Some(wake) = self.interrupted(&mut pause)? {
                 return Ok(Came::Interrupted(wake));
             }
         }
@@ -101,8 +107,9 @@ impl Coming<'_> {
     }
 
     /// The end of the daemon or of us, within the pause. Whoever asks for a reload now gets it: it is all still to come.
-    fn interrupted(&self) -> Result<Option<Wake>, RunError> {
-        let wake = self.attention.wait(self.daemon, Some(PAUSE));
+    fn interrupted(&self, pause: &mut Duration) -> Result<Option<Wake>, RunError> {
+        let wake = self.attention.wait(self.daemon, Some(*pause));
+        *pause = (*pause * 2).min(LAST_PAUSE);
         match wake.map_err(RunError::system("wait for the MPS daemon"))? {
             Wake::Time | Wake::Reload => Ok(None),
             wake => Ok(Some(wake)),

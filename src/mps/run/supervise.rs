@@ -30,6 +30,9 @@ const QUIT_GRACE: Duration = Duration::from_secs(5);
 /// How long the daemon may take to leave from then on, before it is killed.
 const QUIT_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long the daemon may take to be gone once it was killed.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long the rest of the log may take to come, after everything that writes it was killed.
 const LOG_LIMIT: Duration = Duration::from_millis(500);
 
@@ -77,6 +80,8 @@ impl Supervisor {
         let attention = Attention::new().map_err(RunError::system("hear signals"))?;
         let lock = lock::take(&self.directories.supervisor_lock());
         let _lock = lock.map_err(|error| unavailable(&error, error.mend()))?;
+        // Whoever starts it does not want it to stay stopped any more.
+        let _ = fs_err::remove_file(self.directories.quit());
         let journal = Journal::open(&self.directories.events());
         let prepared = self.prepare(&journal);
         let started = prepared.and_then(|prepared| self.start(&prepared, &attention, &journal));
@@ -213,7 +218,7 @@ impl Life<'_> {
     fn say_ready(&self, line: &str) {
         let pid = self.daemon.pid();
         self.journal.write(Event::DaemonReady { pid });
-        tracing::info!(pid, "MPS daemon {line}");
+        tracing::info!(pid, state = line, "MPS daemon ready");
         systemd::ready(&format!("MPS daemon {pid} {line}"));
     }
 
@@ -279,6 +284,10 @@ impl Life<'_> {
 
     /// Reaps the daemon and ends everything that it left. Says what the end means.
     fn bury(&mut self, wanted: Wanted) -> Result<(), RunError> {
+        // Told or killed by now; one that is stuck in the driver would keep us for ever.
+        if !self.attention.wait_for_the_end(self.daemon.pidfd(), KILL_LIMIT) {
+            return Err(stuck(self.daemon.pid()));
+        }
         let status = self.daemon.wait();
         let status = status.map_err(RunError::system("learn how the MPS daemon ended"))?;
         for process in daemon::end_orphans() {
@@ -344,6 +353,13 @@ fn unavailable(error: &dyn std::error::Error, mend: String) -> RunError {
     RunError::Unavailable(Trouble {
         why: chain(error),
         mend,
+    })
+}
+
+fn stuck(daemon: u32) -> RunError {
+    RunError::Failed(Trouble {
+        why: format!("the MPS control daemon, process {daemon}, survives SIGKILL: it is stuck in the driver"),
+        mend: "look at dmesg, reboot the node".into(),
     })
 }
 

@@ -12,6 +12,7 @@ use crate::identity::Identity;
 use crate::interruption::InterruptionStatus;
 use crate::metrics::task::SamplerStatus;
 use crate::metrics::window::{DropReason, Ledger};
+use crate::mps::MpsStatus;
 use crate::publish::report::PublishStatus;
 use crate::status::{AgentInfo, PublishInfo, problems};
 
@@ -31,6 +32,7 @@ fn gpu(number: u32, utilization_percent: f64) -> GpuState {
             model: "NVIDIA A10G".into(),
             pci_bus_id: format!("00000000:00:{:02X}.0", 0x1b + number),
             nvml_index: number,
+            compute_capability: Some((8, 6)),
         },
         health: Health::default(),
         newest: Some(Newest {
@@ -48,10 +50,12 @@ fn gpu(number: u32, utilization_percent: f64) -> GpuState {
             processes: Some(vec![
                 GpuProcess {
                     pid: 4711,
-                    memory_bytes: Some(GIB)
+                    memory_bytes: Some(GIB),
+                    computes: true,
                 };
                 3
             ]),
+            ..Newest::default()
         }),
     }
 }
@@ -125,6 +129,7 @@ fn healthy() -> Snapshot {
                 ..ChildStatus::default()
             },
         },
+        mps: MpsStatus::default(),
         sampler: SamplerStatus {
             ticks: 3723,
             open_window: Some((MIDNIGHT + 3720, 96)),

@@ -1,10 +1,11 @@
-//! `gpushare nvml --gpu UUID --compute-mode`: what MPS supervision starts to read and set a GPU's compute mode.
+//! The compute mode of a GPU: the command that MPS supervision starts to read and set it, and what the agent sees.
 
 use std::process::Command;
 
 use gpushare::gpu::{ComputeMode, ComputeModes};
+use gpushare::status::Snapshot;
 
-use super::scene::{gpu, two_gpus};
+use super::scene::{calls_of, gaps, gpu, two_gpus, well};
 use crate::harness::{Node, output};
 
 fn command(node: &Node, uuid: &str, mode: Option<&str>) -> Command {
@@ -50,6 +51,10 @@ fn the_mode_is_read_set_and_read_back() {
         modes(&node, "GPU-a", None),
         "{\"before\":\"default\",\"now\":\"default\"}\n"
     );
+    let deaf = Node::new(&gpu('a', "ignores_compute_mode = true"));
+    let (code, said) = refused(&deaf, "GPU-a", Some("exclusive_process"));
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("reads back default"), "{said}");
     let calls = node.nvml_calls();
     assert!(
         calls.iter().all(|call| call.function != "nvmlShutdown"),
@@ -132,4 +137,53 @@ fn a_mode_that_is_none_and_a_mode_without_a_gpu_are_wrong_usage() {
         let (code, _, said) = output(node.command(arguments));
         assert_eq!(code, 64, "{said}");
     }
+}
+
+#[test]
+fn m18_a_mode_that_somebody_changes_is_seen_and_so_is_mig() {
+    let scenario = gpu('a', "compute_capability = \"8.6\"\nmig = false") + &gpu('b', "mig = true");
+    let node = Node::new(&scenario).with("pods.interval", "\"200ms\"");
+    let agent = node.start();
+    let seen = |snapshot: &Snapshot, gpu: usize| {
+        let newest = snapshot.gpu.gpus[gpu].newest.clone()?;
+        Some((newest.compute_mode?, newest.mig?))
+    };
+    let first = agent.wait("the modes", |s| {
+        well(s, 2) && seen(s, 0) == Some((ComputeMode::Default, false))
+    });
+    assert_eq!(seen(&first, 1), Some((ComputeMode::Default, true)));
+    assert_eq!(first.gpu.gpus[0].info.compute_capability, Some((8, 6)));
+    modes(&node, "GPU-a", Some("exclusive_process"));
+    let changed = agent.wait("the change", |s| {
+        seen(s, 0) == Some((ComputeMode::ExclusiveProcess, false))
+    });
+    let at = |s: &Snapshot| s.gpu.gpus[0].newest.clone().unwrap().modes_at.unwrap();
+    assert!(at(&changed) > at(&first));
+    modes(&node, "GPU-a", Some("default"));
+    agent.wait("the drift", |s| seen(s, 0) == Some((ComputeMode::Default, false)));
+
+    // A GPU that knows neither has neither.
+    node.play(&gpu('a', "[gpu.errors]\nnvmlDeviceGetComputeMode = 3"));
+    agent.wait("no mode", |s| {
+        let newest = s.gpu.gpus[0].newest.clone();
+        newest.is_some_and(|newest| newest.compute_mode.is_none() && newest.mig.is_none())
+    });
+}
+
+#[test]
+fn modes_are_read_every_five_seconds_at_most_where_the_process_lists_are_read_less_often() {
+    let node = Node::new(&gpu('a', ""));
+    let agent = node.start();
+    agent.wait("a second look", |_| {
+        calls_of(&node.nvml_calls(), "nvmlDeviceGetComputeMode").len() >= 2
+    });
+    let calls = node.nvml_calls();
+    let read = calls_of(&calls, "nvmlDeviceGetComputeMode");
+    // Half a reading early is in time; the log's wall clock may slew a little.
+    assert!(gaps(&read)[0] > 4.8, "{read:?}");
+    assert_eq!(
+        calls_of(&calls, "nvmlDeviceGetMigMode").len(),
+        1,
+        "not supported: asked once"
+    );
 }

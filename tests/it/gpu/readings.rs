@@ -197,6 +197,8 @@ fn g09_what_a_gpu_does_not_support_is_asked_once_and_absent() {
     );
 }
 
+const NONE: [f64; 0] = [];
+
 const COMPUTE: &str = "nvmlDeviceGetComputeRunningProcesses_v3";
 
 fn processes(agent: &Agent) -> Option<Vec<GpuProcess>> {
@@ -218,6 +220,7 @@ fn g15_a_process_list_that_grows_while_it_is_read_loses_no_cycle() {
     let known = GpuProcess {
         pid: 4242,
         memory_bytes: Some(100 << 20),
+        computes: true,
     };
     assert!(list.contains(&known), "{list:?}");
     let calls = node.nvml_calls();
@@ -249,6 +252,39 @@ fn g15_a_process_list_that_grows_while_it_is_read_loses_no_cycle() {
 }
 
 #[test]
+fn memory_that_no_process_holds_is_published_with_the_lists_of_processes() {
+    let keys = "[[gpu.process]]\npid = 4242\nmemory_mib = 1000";
+    let unknown = "[[gpu.process]]\npid = 4343";
+    let scenario = gpu('a', keys) + &gpu('b', &format!("{keys}\n{unknown}"));
+    let node = Node::new(&scenario)
+        .with("pods.interval", "\"1s\"")
+        .with("publish.groups", "[\"gpu\", \"mps\"]");
+    let agent = node.start();
+    agent.wait("both GPUs", |s| well(s, 2));
+    let windows = next_windows(&agent, 2);
+    assert_eq!(
+        values(&windows, "gpu_memory_unattributed", 0),
+        [3000.0 * 1024.0 * 1024.0],
+        "4000 MiB in use less 1000"
+    );
+    assert_eq!(
+        values(&windows, "gpu_memory_unattributed", 1),
+        NONE,
+        "one holds an unknown amount"
+    );
+    assert_eq!(
+        values(&windows, "gpu_memory_mps_overhead", 0),
+        NONE,
+        "there is no server"
+    );
+    let named: Vec<_> = windows
+        .iter()
+        .flat_map(|batch| metrics_of(std::slice::from_ref(batch), 0))
+        .collect();
+    assert!(named.iter().all(|name| !name.starts_with("mps_")), "{named:?}");
+}
+
+#[test]
 fn a_reading_is_a_few_calls_none_of_which_blocks_and_process_lists_are_read_rarely() {
     let node = Node::new(&gpu('a', "utilization = 40")).with("pods.interval", "\"1s\"");
     let agent = node.start();
@@ -263,7 +299,7 @@ fn a_reading_is_a_few_calls_none_of_which_blocks_and_process_lists_are_read_rare
         calls_of(&calls, "nvmlDeviceGetPcieThroughput").is_empty(),
         "it blocks for 20 ms"
     );
-    // Samples (size, then list), memory, temperature, clock, fields; identity and process lists besides.
+    // Samples (size, then list), memory, temperature, clock, fields; identity, process lists and modes besides.
     assert!(
         on_gpu.len() <= 7 * readings + 10,
         "{} calls for {readings} readings",

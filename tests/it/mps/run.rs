@@ -437,7 +437,7 @@ fn the_daemon_gets_a_clean_environment() {
 
 #[test]
 fn what_cannot_be_is_refused_with_the_key_or_the_mend() {
-    let long = format!("\"/{}\"", "d".repeat(90));
+    let too_long = format!("\"/{}\"", "d".repeat(90));
     let cases: [(&str, &str, i32, &str); 5] = [
         (
             "mps.control_binary",
@@ -447,7 +447,7 @@ fn what_cannot_be_is_refused_with_the_key_or_the_mend() {
         ),
         ("mps.control_binary", "\"/tmp\"", 69, "is a directory"),
         ("mps.control_binary", "\"/etc/passwd\"", 69, "is not executable"),
-        ("mps.dir", &long, 78, "mps.dir"),
+        ("mps.dir", &too_long, 78, "mps.dir"),
         ("mps.client_dir", "\"/proc/clients\"", 69, "mps.client_dir"),
     ];
     for (key, value, exit, word) in cases {

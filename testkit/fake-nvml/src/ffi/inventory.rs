@@ -52,6 +52,9 @@ device_functions! {
         }
         driver::admit_changes(&at.moment)?;
         at.unless_mig()?;
+        if at.gpu.ignores_compute_mode {
+            return Ok(());
+        }
         driver::set_compute_mode(at, mode)
     }
     fn nvmlDeviceGetPersistenceMode(_at, mode: Out<nvmlEnableState_t>) { mode.set(1) }

@@ -155,6 +155,9 @@ pub struct Gpu {
     /// The compute mode while nobody has set another.
     #[serde(default)]
     pub compute_mode: ComputeMode,
+    /// Whether setting the compute mode says success and changes nothing.
+    #[serde(default)]
+    pub ignores_compute_mode: bool,
     /// `NVLink` links; 0 where there are none.
     #[serde(default)]
     pub nvlinks: u32,

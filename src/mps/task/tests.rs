@@ -1,0 +1,309 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::gpu::inventory::{Health, Newest, Reason};
+use crate::gpu::{DriverState, GpuInfo, GpuState, Memory};
+use crate::mps::MpsState;
+use crate::mps::backend::Unit;
+
+const UUID: &str = "GPU-480d6b9e-f5c1-5e7a-86d3-a2b7f10c945e";
+
+/// A backend that does what a test says and writes down what it was told.
+#[derive(Clone, Default)]
+struct Scripted(Arc<Mutex<Script>>);
+
+#[derive(Default)]
+struct Script {
+    units: BTreeMap<GpuUuid, Unit>,
+    broken: bool,
+    orders: Vec<String>,
+}
+
+impl Scripted {
+    fn with(self, change: impl FnOnce(&mut Script)) -> Self {
+        change(&mut self.0.lock().unwrap());
+        self
+    }
+
+    fn orders(&self) -> Vec<String> {
+        self.0.lock().unwrap().orders.clone()
+    }
+
+    fn order(&self, what: &str, gpu: &GpuUuid) -> Result<(), BackendError> {
+        let mut script = self.0.lock().unwrap();
+        script.orders.push(format!("{what} {gpu}"));
+        script.check()
+    }
+}
+
+impl Script {
+    fn check(&self) -> Result<(), BackendError> {
+        let error = || BackendError {
+            what: "systemd is away".into(),
+            mend: "bring it back".into(),
+        };
+        if self.broken { Err(error()) } else { Ok(()) }
+    }
+}
+
+impl Backend for Scripted {
+    async fn unit(&mut self, gpu: &GpuUuid) -> Result<Unit, BackendError> {
+        let script = self.0.lock().unwrap();
+        script.check()?;
+        Ok(script.units.get(gpu).cloned().unwrap_or(Unit::Inactive))
+    }
+
+    async fn start(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
+        self.order("start", gpu)
+    }
+
+    async fn stop(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
+        self.order("stop", gpu)?;
+        self.0.lock().unwrap().units.remove(gpu);
+        Ok(())
+    }
+
+    async fn restart(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
+        self.order("restart", gpu)
+    }
+
+    async fn reload(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
+        self.order("reload", gpu)
+    }
+
+    async fn known(&mut self) -> Result<Vec<GpuUuid>, BackendError> {
+        let script = self.0.lock().unwrap();
+        script.check()?;
+        Ok(script.units.keys().cloned().collect())
+    }
+
+    async fn changed(&mut self) {
+        std::future::pending().await
+    }
+}
+
+fn settings(change: impl FnOnce(&mut MpsSettings)) -> MpsSettings {
+    let mut settings = MpsSettings {
+        mps: config::Config::default().mps,
+        gpu_enabled: true,
+        slices: Some(10),
+    };
+    change(&mut settings);
+    settings
+}
+
+fn a10g() -> GpuState {
+    GpuState {
+        number: "0".into(),
+        info: GpuInfo {
+            uuid: UUID.into(),
+            model: "NVIDIA A10G".into(),
+            pci_bus_id: "00000000:00:1B.0".into(),
+            nvml_index: 0,
+            compute_capability: Some((8, 6)),
+        },
+        health: Health::default(),
+        newest: Some(Newest {
+            memory: Some(Memory {
+                total_bytes: 24 << 30,
+                reserved_bytes: 0,
+                used_bytes: 0,
+                free_bytes: 24 << 30,
+            }),
+            ..Newest::default()
+        }),
+    }
+}
+
+fn inventory(gpus: Vec<GpuState>) -> GpuStatus {
+    GpuStatus {
+        enabled: true,
+        driver: DriverState::Ready {
+            driver_version: "580.95.05".into(),
+            cuda_version: None,
+            unreadable: 0,
+        },
+        gpus,
+        ..GpuStatus::default()
+    }
+}
+
+/// The status once it is as wished, of a task that runs with these.
+async fn run_until(
+    settings: MpsSettings,
+    backend: &Scripted,
+    gpus: GpuStatus,
+    is_wished: impl FnMut(&MpsStatus) -> bool,
+) -> MpsStatus {
+    let (_gpu_sender, gpu) = watch::channel(gpus);
+    let (sender, mut status) = watch::channel(MpsStatus::default());
+    let task = MpsTask::new(settings, backend.clone(), gpu, sender);
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(task.run(shutdown.clone()));
+    let wait = tokio::time::timeout(Duration::from_mins(5), status.wait_for(is_wished));
+    let reached = wait
+        .await
+        .expect("the status is never as wished")
+        .unwrap()
+        .clone();
+    shutdown.cancel();
+    running.await.unwrap();
+    reached
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gpu_without_a_daemon_gets_one() {
+    let backend = Scripted::default();
+    let status = run_until(settings(|_| {}), &backend, inventory(vec![a10g()]), |status| {
+        status.gpus.iter().any(|gpu| gpu.last_step.is_some())
+    })
+    .await;
+    assert_eq!(backend.orders()[0], format!("start {UUID}"));
+    let gpu = &status.gpus[0];
+    assert_eq!((gpu.state.as_str(), gpu.client_limit), ("starting", Some(48)));
+    assert_eq!(gpu.last_step.as_ref().unwrap().why, "it is not running");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_mps_is_off_what_runs_is_stopped_and_nothing_is_started() {
+    for off in [
+        |settings: &mut MpsSettings| settings.mps.enabled = false,
+        |settings: &mut MpsSettings| settings.gpu_enabled = false,
+    ] {
+        let pid = 100;
+        let backend = Scripted::default().with(|script| {
+            script.units.insert(UUID.into(), Unit::Running { pid });
+        });
+        let seen = backend.clone();
+        let (_gpu_sender, gpu) = watch::channel(inventory(vec![a10g()]));
+        let (sender, status) = watch::channel(MpsStatus::default());
+        let task = MpsTask::new(settings(off), backend.clone(), gpu, sender);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(task.run(shutdown.clone()));
+        tokio::time::sleep(Duration::from_mins(3)).await;
+        shutdown.cancel();
+        running.await.unwrap();
+        assert_eq!(seen.orders(), [format!("stop {UUID}")]);
+        assert!(!status.borrow().enabled && status.borrow().gpus.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_of_a_gpu_that_the_node_does_not_have_is_stopped() {
+    let other = GpuUuid::from("GPU-00000000-0000-0000-0000-000000000000");
+    let backend = Scripted::default().with(|script| {
+        script.units.insert(other.clone(), Unit::Running { pid: 100 });
+    });
+    run_until(settings(|_| {}), &backend, inventory(vec![a10g()]), |status| {
+        status.gpus.iter().any(|gpu| gpu.last_step.is_some())
+    })
+    .await;
+    assert!(
+        backend.orders().contains(&format!("stop {other}")),
+        "{:?}",
+        backend.orders()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn m25_mig_is_refused_in_words_and_no_daemon_is_started() {
+    let mut gpu = a10g();
+    gpu.newest.as_mut().unwrap().mig = Some(true);
+    let backend = Scripted::default();
+    let status = run_until(settings(|_| {}), &backend, inventory(vec![gpu]), |status| {
+        status.gpus.iter().any(|gpu| gpu.state.trouble().is_some())
+    })
+    .await;
+    let trouble = status.gpus[0].state.trouble().unwrap();
+    assert!(
+        trouble.why.contains("MIG is on") && trouble.mend.contains("-mig 0"),
+        "{trouble:?}"
+    );
+    assert_eq!(backend.orders(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn m23_more_slices_than_clients_are_refused_and_small_ones_are_told() {
+    let backend = Scripted::default();
+    let status = run_until(
+        settings(|settings| settings.slices = Some(60)),
+        &backend,
+        inventory(vec![a10g()]),
+        |status| status.gpus.iter().any(|gpu| gpu.state.trouble().is_some()),
+    )
+    .await;
+    let trouble = status.gpus[0].state.trouble().unwrap();
+    assert!(trouble.why.contains("slices.per_gpu = 60"), "{trouble:?}");
+    assert!(
+        trouble.mend.contains("set slices.per_gpu to 48 or less"),
+        "{trouble:?}"
+    );
+    assert_eq!(backend.orders(), [""; 0]);
+
+    let status = run_until(
+        settings(|settings| settings.slices = Some(48)),
+        &backend,
+        inventory(vec![a10g()]),
+        |status| !status.gpus.is_empty(),
+    )
+    .await;
+    let gpu = &status.gpus[0];
+    assert_eq!(gpu.smallest_useful_slices, Some(2));
+    assert!(gpu.warnings[0].what.contains("512 MiB"), "{:?}", gpu.warnings);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_is_away_is_told_and_asked_again() {
+    let backend = Scripted::default().with(|script| script.broken = true);
+    let status = run_until(settings(|_| {}), &backend, inventory(vec![a10g()]), |status| {
+        !status.gpus.is_empty()
+    })
+    .await;
+    let trouble = status.gpus[0].state.trouble().unwrap();
+    assert_eq!(
+        (trouble.why.as_str(), trouble.mend.as_str()),
+        ("systemd is away", "bring it back")
+    );
+    backend.clone().with(|script| script.broken = false);
+    run_until(settings(|_| {}), &backend, inventory(vec![a10g()]), |status| {
+        status.gpus.iter().any(|gpu| gpu.state == MpsState::Starting)
+    })
+    .await;
+}
+
+#[test]
+fn m17_only_a_gpu_that_is_gone_takes_its_daemon_along() {
+    use super::hardware::device;
+    use crate::gpu::wire::{Fault, FaultKind};
+    use crate::mps::plan::Device;
+
+    let unavailable = |kind| DriverState::Unavailable {
+        fault: Fault {
+            kind,
+            detail: String::new(),
+        },
+    };
+    let ready = inventory(Vec::new()).driver;
+    let well = a10g();
+    let sick = |reason| {
+        let mut gpu = a10g();
+        gpu.health.reasons = vec![reason];
+        gpu
+    };
+    for (driver, gpu, expected) in [
+        (&ready, &well, Device::Here),
+        (&ready, &sick(Reason::Lost), Device::Gone),
+        (&ready, &sick(Reason::Missing), Device::Gone),
+        (&ready, &sick(Reason::Stuck), Device::Here),
+        (&ready, &sick(Reason::ResetRequired), Device::Here),
+        (&DriverState::Starting, &well, Device::Unknown),
+        (&DriverState::Stuck, &well, Device::Unknown),
+        (&unavailable(FaultKind::ChildDied), &well, Device::Unknown),
+        (&unavailable(FaultKind::DriverNotLoaded), &well, Device::Gone),
+        (&unavailable(FaultKind::VersionMismatch), &well, Device::NoDriver),
+        (&unavailable(FaultKind::LibraryMissing), &well, Device::NoDriver),
+    ] {
+        assert_eq!(device(driver, gpu), expected, "{driver:?} {:?}", gpu.health);
+    }
+}

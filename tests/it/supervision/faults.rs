@@ -1,0 +1,207 @@
+//! What goes wrong on one GPU, and stays there.
+
+use std::time::Duration;
+
+use gpushare::mps::protocol::ServerStatus;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::scene::{Scene, UUIDS, mps, pids, ready, why};
+use crate::harness::{datums, exists, output, wait_for};
+
+fn kill(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
+}
+
+#[test]
+fn m01_m03_a_daemon_that_is_killed_is_back_and_verified_without_its_orphans_and_its_neighbour_notices_nothing()
+ {
+    let scene = Scene::new();
+    let agent = scene.start();
+    let (mut client, mut neighbour) = (scene.client(0), scene.client(1));
+    let before = agent.wait("the client is seen", |snapshot| {
+        mps(snapshot, 0).is_some_and(|gpu| {
+            gpu.server
+                .as_ref()
+                .is_some_and(|server| server.clients.len() == 1)
+        })
+    });
+    let (_, server) = pids(&before, 0);
+    kill(scene.daemon(0), Signal::KILL);
+    let after = agent.wait("another daemon is verified", |snapshot| {
+        ready(snapshot, 0) && pids(snapshot, 0).0 != pids(&before, 0).0
+    });
+    assert!(!exists(server.unwrap()), "the orphan of the old daemon is gone");
+    assert_eq!(pids(&after, 1), pids(&before, 1));
+    assert!(mps(&after, 0).unwrap().restarts > 0);
+    client.wait_for("server-gone").unwrap();
+    client.close_stdin();
+    drop(scene.client(0));
+    assert!(neighbour.lines().iter().all(|line| line != "server-gone"));
+    neighbour.close_stdin();
+    neighbour.wait().unwrap();
+    let restarts = datums(&agent.terminate().batches, "mps_restarts");
+    let counted = restarts
+        .iter()
+        .any(|datum| datum.label == "GPUNumber=0" && datum.values.iter().any(|(value, _)| *value > 0.0));
+    assert!(counted, "{restarts:?}");
+}
+
+#[test]
+fn m05_a_daemon_that_does_not_answer_is_down_after_three_probes_and_replaced() {
+    let scene = Scene::new();
+    let agent = scene.start();
+    let daemon = scene.daemon(0);
+    kill(daemon, Signal::STOP);
+    let snapshot = agent.wait("it is down", |snapshot| !why(snapshot, 0).is_empty());
+    assert!(
+        why(&snapshot, 0).contains("has not answered"),
+        "{}",
+        why(&snapshot, 0)
+    );
+    assert!(ready(&snapshot, 1));
+    agent.wait("another one is verified", |snapshot| ready(snapshot, 0));
+    assert!(!exists(daemon));
+}
+
+#[test]
+fn m11_a_server_that_crashes_again_and_again_is_a_crash_loop_and_its_daemon_stays() {
+    let scene = Scene::new();
+    let agent = scene.start();
+    let daemon = scene.daemon(0);
+    scene.mps.play("[server]\nlives_ms = 100\n").unwrap();
+    kill(pids(&agent.status().unwrap(), 0).1.unwrap(), Signal::KILL);
+    let snapshot = agent.wait("the crash loop is told", |snapshot| {
+        why(snapshot, 0).contains("keeps crashing")
+    });
+    assert!(!ready(&snapshot, 0));
+    assert_eq!(scene.daemon(0), daemon);
+}
+
+#[test]
+fn m12_a_fault_is_told_with_its_clients_ended_after_the_grace_and_stays_on_its_gpu() {
+    let scene = Scene::new();
+    let agent = scene.start();
+    let (client, mut neighbour) = (scene.client(0), scene.client(1));
+    let before = agent.wait("the client is seen", |snapshot| {
+        mps(snapshot, 0).is_some_and(|gpu| {
+            gpu.server
+                .as_ref()
+                .is_some_and(|server| !server.clients.is_empty())
+        })
+    });
+    // The script is that of both GPUs: only the one whose server reads it before it is taken back faults.
+    let faulty = pids(&before, 0).1.unwrap();
+    kill(pids(&before, 1).1.unwrap(), Signal::STOP);
+    scene.mps.play("[server]\nfault = \"held\"\n").unwrap();
+    let snapshot = agent.wait("the fault is told", |snapshot| why(snapshot, 0).contains("fault"));
+    assert!(
+        why(&snapshot, 0).contains(&client.pid().to_string()),
+        "{}",
+        why(&snapshot, 0)
+    );
+    let status = snapshot.mps.gpus[0].server.as_ref().unwrap().status;
+    assert_eq!(status, ServerStatus::Fault);
+    client.wait_for("fault").unwrap();
+    scene.mps.play("").unwrap();
+    kill(pids(&before, 1).1.unwrap(), Signal::CONT);
+    let after = agent.wait("the server is replaced or well", |snapshot| {
+        ready(snapshot, 0) && ready(snapshot, 1)
+    });
+    assert!(exists(scene.daemon(0)), "the daemon stays");
+    assert_eq!(pids(&after, 1), pids(&before, 1), "the neighbour is untouched");
+    let _ = faulty;
+    neighbour.close_stdin();
+    neighbour.wait().unwrap();
+}
+
+#[test]
+fn m13_a_client_that_is_gone_and_still_listed_is_dropped() {
+    let scene = Scene::new();
+    scene.mps.play("[server]\nkeeps_dead_clients = true\n").unwrap();
+    let agent = scene.start();
+    let client = scene.client(0);
+    let listed = client.pid();
+    agent.wait("the client is seen", |snapshot| {
+        mps(snapshot, 0).is_some_and(|gpu| {
+            gpu.server
+                .as_ref()
+                .is_some_and(|server| server.clients.len() == 1)
+        })
+    });
+    client.signal(Signal::KILL).unwrap();
+    let snapshot = agent.wait("it is dropped", |snapshot| {
+        let step = mps(snapshot, 0).and_then(|gpu| gpu.last_step.as_ref());
+        step.is_some_and(|step| step.step.contains(&format!("drop {listed}")))
+    });
+    assert!(ready(&snapshot, 0), "nobody else is disturbed");
+}
+
+#[test]
+fn m17_the_daemon_of_a_lost_gpu_is_stopped_and_comes_back_with_it() {
+    let scene = Scene::new();
+    let agent = scene.start();
+    let daemon = scene.daemon(1);
+    scene.node.play(&super::scene::gpus(
+        "[[fault]]\ngpu = 1\nkind = \"lost\"\nat_ms = 0\n",
+    ));
+    agent.wait("it waits for its GPU", |snapshot| {
+        mps(snapshot, 1).is_some_and(|gpu| gpu.state.as_str() == "no driver")
+    });
+    assert!(
+        wait_for(|| (!exists(daemon)).then_some(())).is_some(),
+        "{}",
+        agent.log()
+    );
+    assert!(ready(&agent.status().unwrap(), 0));
+    scene.node.play(&super::scene::gpus(""));
+    agent.wait("it is back with its GPU", |snapshot| ready(snapshot, 1));
+}
+
+#[test]
+fn m18_a_compute_mode_that_somebody_changes_is_told_and_set_again() {
+    let scene = Scene::new();
+    let agent = scene.start();
+    let mode = ["nvml", "--gpu", UUIDS[0], "--compute-mode", "default"];
+    let (code, _, said) = output(scene.node.command(&mode));
+    assert_eq!(code, 0, "{said}");
+    let snapshot = agent.wait("the drift is told", |snapshot| {
+        why(snapshot, 0).contains("EXCLUSIVE_PROCESS")
+    });
+    assert!(ready(&snapshot, 1));
+    agent.wait("it is set again", |snapshot| ready(snapshot, 0));
+}
+
+#[test]
+fn m21_a_storm_of_log_lines_wedges_nobody_and_fills_no_disk() {
+    let scene = Scene::new();
+    scene.mps.play("[control]\nlog_lines_per_s = 20000\n").unwrap();
+    let agent = scene.start();
+    let probed = agent.status().unwrap().mps.gpus[0].probed_at.unwrap();
+    let later = agent.wait("it goes on answering", |snapshot| {
+        mps(snapshot, 0).is_some_and(|gpu| gpu.probed_at > Some(probed + 3))
+    });
+    assert!(ready(&later, 0));
+    let events = fs_err::metadata(scene.pipe(0).join("gpushare.events"))
+        .unwrap()
+        .len();
+    assert!(events < 64 * 1024, "{events} bytes of events");
+    assert!(
+        agent.log().len() < 256 * 1024,
+        "{} bytes of log",
+        agent.log().len()
+    );
+}
+
+#[test]
+fn one_probe_is_one_process() {
+    let scene = Scene::new();
+    let agent = scene.start();
+    let (before, calls) = (agent.status().unwrap(), scene.mps.uis().unwrap());
+    let probes = |snapshot: &gpushare::status::Snapshot| snapshot.mps.gpus[0].probed_at.unwrap();
+    let begun = probes(&before);
+    agent.wait("five seconds of probes", |snapshot| probes(snapshot) >= begun + 5);
+    let made = scene.mps.uis().unwrap() - calls;
+    // Two GPUs, a probe every 300 ms or a little more.
+    assert!((10..=40).contains(&made), "{made} processes in five seconds");
+    let _ = Duration::ZERO;
+}
