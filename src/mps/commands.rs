@@ -7,6 +7,8 @@
 //! process has ended by itself and is about to be started again: `$MAINPID` is missing then, and there is nothing to
 //! end and nothing to restore.
 
+mod error;
+
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
@@ -14,13 +16,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::argument::{GpuArgumentError, named};
+pub use error::MpsCommandError;
+
+use super::argument::named;
 use super::backend::{Backend, BackendError, Unit};
-use super::compute_mode::{self, RestoreError};
+use super::compute_mode;
 use super::control::{self, Control, ControlError};
-use super::directories::{Directories, PathTooLong};
+use super::directories::Directories;
 use super::protocol::{Client, Report};
-use super::supervisor::{Supervisor, SupervisorError, own_unit};
+use super::run::clear_leftovers;
+use super::supervisor::{Supervisor, own_unit};
 use super::units::{Units, unit_name};
 use crate::cli::Global;
 use crate::commands::{Failure, load_config, print};
@@ -49,120 +54,6 @@ const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Why MPS was not ended, or not started again.
-#[derive(Debug, thiserror::Error)]
-pub enum MpsCommandError {
-    /// The argument names no GPU.
-    #[error(transparent)]
-    Argument(#[from] GpuArgumentError),
-    /// `mps.dir` is too long.
-    #[error(transparent)]
-    PathTooLong(#[from] PathTooLong),
-    /// It cannot be remembered that it is stopped on purpose.
-    #[error("it cannot be noted whether MPS is to stay stopped; mend: run as root")]
-    Mark(#[source] io::Error),
-    /// The process that keeps the daemon cannot be seen or ended.
-    #[error(transparent)]
-    Supervisor(#[from] SupervisorError),
-    /// A daemon without that process cannot be ended.
-    #[error("{0}; mend: {mend}", mend = .0.mend())]
-    Control(ControlError),
-    /// MPS has ended, and the GPU is not as it was before.
-    #[error(
-        "MPS has ended on {gpu}, but its compute mode is not restored; mend: nvidia-smi -i {gpu} -c DEFAULT"
-    )]
-    Restore {
-        /// The GPU.
-        gpu: GpuUuid,
-        /// Why not.
-        #[source]
-        source: RestoreError,
-    },
-    /// It survives SIGKILL.
-    #[error(
-        "process {pid} (gpushare mps run) survives SIGKILL: it is stuck in the driver; mend: reboot the node"
-    )]
-    Stuck {
-        /// Its process id.
-        pid: u32,
-    },
-    /// systemd does not stop the unit.
-    #[error("{unit} cannot be stopped; mend: {mend}")]
-    Unit {
-        /// Its name.
-        unit: String,
-        /// What to do.
-        mend: String,
-        /// Why not.
-        #[source]
-        source: BackendError,
-    },
-    /// systemd has not stopped the unit in time.
-    #[error("{unit} has not stopped within {} s; mend: systemctl kill -s KILL {unit}", UNIT_LIMIT.as_secs())]
-    UnitStays {
-        /// Its name.
-        unit: String,
-    },
-    /// There is nothing to start again.
-    #[error(
-        "MPS does not run on {gpu}; mend: the agent (gpushare run) starts it where mps.enabled is true, and gpushare \
-         status says why it has not"
-    )]
-    NotRunning {
-        /// The GPU.
-        gpu: GpuUuid,
-    },
-    /// Clients would be lost.
-    #[error(
-        "{gpu} has MPS clients, which a restart would end: {clients}; mend: end them first, or give --force to lose them"
-    )]
-    HasClients {
-        /// The GPU.
-        gpu: GpuUuid,
-        /// Their pids and commands.
-        clients: String,
-    },
-    /// Clients may be lost.
-    #[error(
-        "it cannot be seen whether {gpu} has MPS clients: {why}; mend: give --force to lose those that it has"
-    )]
-    ClientsUnknown {
-        /// The GPU.
-        gpu: GpuUuid,
-        /// Why not.
-        why: String,
-    },
-    /// Nobody has started it again.
-    #[error(
-        "MPS has ended on {gpu}, and does not answer again after {} s{}; mend: see that the agent runs (gpushare \
-         status), and look at journalctl -u {}",
-        START_LIMIT.as_secs(), after_colon(why.as_deref()), unit_name(gpu)
-    )]
-    NotBack {
-        /// The GPU.
-        gpu: GpuUuid,
-        /// How far it has come.
-        why: Option<String>,
-    },
-}
-
-fn after_colon(why: Option<&str>) -> String {
-    why.map(|why| format!(": {why}")).unwrap_or_default()
-}
-
-impl MpsCommandError {
-    /// 1 failed, 64 usage, 69 unavailable, 78 configuration.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Argument(error) => error.exit_code(),
-            Self::PathTooLong(_) => 78,
-            Self::NotRunning { .. } => 69,
-            _ => 1,
-        }
-    }
-}
 
 /// `gpushare mps quit`. An operator's lasts; the agent's (`by_agent`) and systemd's end the daemon that runs now.
 pub fn quit(global: &Global, gpu: &str, by_agent: bool) -> Result<(), Failure> {
@@ -203,7 +94,7 @@ pub fn restart(global: &Global, gpu: &str, force: bool) -> Result<(), Failure> {
     if !force {
         scene.check_clients()?;
     }
-    let end = end(&before)?;
+    let end = scene.end_supervised(&before)?;
     let now = scene.wait_for_another(before.pid())?;
     let text = end.in_words(&scene.gpu);
     let _ = print(&format!("{text}It answers again: process {now}.\n"))?;
@@ -250,7 +141,19 @@ impl Scene {
         if !self.is_exec_stop() && (is_in_unit || supervisor.is_none() && self.unit_is_alive()) {
             return stop_unit(&self.gpu);
         }
-        supervisor.map_or_else(|| self.end_unsupervised(), |supervisor| end(&supervisor))
+        supervisor.map_or_else(
+            || self.end_unsupervised(),
+            |supervisor| self.end_supervised(&supervisor),
+        )
+    }
+
+    fn end_supervised(&self, supervisor: &Supervisor) -> Result<End, MpsCommandError> {
+        let end = end(supervisor)?;
+        if matches!(end, End::Killed(_)) {
+            // The kernel has ended the daemon with it, and the servers are nobody's now.
+            clear_leftovers(&self.directories).map_err(MpsCommandError::Leftover)?;
+        }
+        Ok(end)
     }
 
     /// Whether systemd keeps a unit for the GPU that has no process now.

@@ -6,7 +6,7 @@ use fake_mps::Running;
 use rustix::process::Signal;
 
 use super::scene::{GPU, Scene, kill, runs, wait_gone};
-use crate::harness::output;
+use crate::harness::{output, wait_for};
 
 impl Scene {
     /// Runs a command to its end: exit code, standard output, standard error.
@@ -29,6 +29,9 @@ impl Scene {
     }
 }
 
+const STAYS: &str = "It stays stopped until the node boots again, or: gpushare mps restart \
+                     GPU-7f1c9a52-3d08-5b6e-9c41-2e8a60d7b3f4\n";
+
 const DEFAULT: &str = "{\"before\":\"default\",\"now\":\"default\"}\n";
 
 #[test]
@@ -41,7 +44,9 @@ fn quit_ends_mps_in_order_restores_the_compute_mode_and_has_nothing_to_do_twice(
     assert_eq!(code, 0, "{stderr}{}", run.log());
     assert_eq!(
         stdout,
-        format!("MPS has ended on {GPU}, in order: process {pid}.\nThe compute mode is default again.\n")
+        format!(
+            "MPS has ended on {GPU}, in order: process {pid}.\nThe compute mode is default again.\n{STAYS}"
+        )
     );
     assert_eq!(run.ended().0, Some(0));
     servers.into_iter().for_each(wait_gone);
@@ -49,7 +54,10 @@ fn quit_ends_mps_in_order_restores_the_compute_mode_and_has_nothing_to_do_twice(
     assert!(!scene.daemon_dir().join("gpushare.compute-mode").exists());
 
     let (code, stdout, _) = scene.types(&["mps", "quit", GPU]);
-    assert_eq!((code, stdout), (0, format!("MPS does not run on {GPU}.\n")));
+    assert_eq!(
+        (code, stdout),
+        (0, format!("MPS does not run on {GPU}.\n{STAYS}"))
+    );
 }
 
 #[test]
@@ -59,7 +67,10 @@ fn quit_takes_the_number_of_a_gpu_and_refuses_what_is_none() {
     fs_err::create_dir_all(scene.node.path("state")).unwrap();
     fs_err::write(scene.node.path("state/gpus.json"), numbers).unwrap();
     let (code, stdout, _) = scene.types(&["mps", "quit", "3"]);
-    assert_eq!((code, stdout), (0, format!("MPS does not run on {GPU}.\n")));
+    assert_eq!(
+        (code, stdout),
+        (0, format!("MPS does not run on {GPU}.\n{STAYS}"))
+    );
     for command in ["run", "quit", "restart"] {
         for (argument, expected) in [
             ("4", 64),
@@ -90,7 +101,7 @@ fn quit_ends_a_daemon_that_nobody_supervises() {
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(
         stdout,
-        format!("MPS has ended on {GPU}: a daemon that nobody supervised.\n")
+        format!("MPS has ended on {GPU}: a daemon that nobody supervised.\n{STAYS}")
     );
     wait_gone(daemon.pid());
 }
@@ -112,7 +123,8 @@ fn quit_kills_a_supervisor_that_does_not_react() {
     let scene = Scene::new("");
     let run = scene.start();
     let pid = run.pid();
-    let daemons = scene.daemons();
+    let (daemons, servers) = (scene.daemons(), scene.servers());
+    assert_eq!((daemons.len(), servers.len()), (1, 1));
     kill(pid, Signal::STOP);
     let (code, stdout, stderr) = scene.types(&["mps", "quit", GPU]);
     assert_eq!(code, 0, "{stderr}");
@@ -120,7 +132,7 @@ fn quit_kills_a_supervisor_that_does_not_react() {
         stdout.contains(&format!("process {pid} did not end in time and was killed")),
         "{stdout}"
     );
-    daemons.into_iter().for_each(wait_gone);
+    daemons.into_iter().chain(servers).for_each(wait_gone);
     assert_eq!(scene.mode(), DEFAULT);
 }
 
@@ -140,7 +152,7 @@ fn a_compute_mode_that_cannot_be_restored_is_named_with_the_mend_and_tried_again
     let (code, stdout, stderr) = scene.types(&["mps", "quit", GPU]);
     assert_eq!(code, 0, "{stderr}");
     assert!(
-        stdout.ends_with("The compute mode is default again.\n"),
+        stdout.contains("The compute mode is default again.\n"),
         "{stdout}"
     );
     assert_eq!(scene.mode(), DEFAULT);
@@ -208,4 +220,25 @@ fn restart_without_a_daemon_says_who_starts_one() {
     fs_err::create_dir_all(scene.daemon_dir()).unwrap();
     fs_err::write(scene.daemon_dir().join("gpushare.lock"), "1\n").unwrap();
     assert_eq!(scene.types(&["mps", "restart", GPU]).0, 69);
+}
+
+#[test]
+fn restart_starts_what_was_quit() {
+    let scene = Scene::new("");
+    let run = scene.start();
+    assert_eq!(scene.types(&["mps", "quit", GPU]).0, 0);
+    assert_eq!(run.ended().0, Some(0));
+    let mark = scene.daemon_dir().join("gpushare.quit");
+    assert!(mark.exists());
+    let restarting = scene.node.command(&["mps", "restart", GPU]);
+    let restarting = thread::spawn(move || output(restarting));
+    // The agent starts it when the mark is gone: here that is this test.
+    assert!(wait_for(|| (!mark.exists()).then_some(())).is_some());
+    let next = scene.start();
+    let (code, stdout, stderr) = restarting.join().unwrap();
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(
+        stdout,
+        format!("MPS runs on {GPU} again: process {}.\n", next.pid())
+    );
 }
