@@ -28,14 +28,14 @@ fn main() -> ExitCode {
         Command::Run => agent::command(&cli.global),
         Command::Status { json, watch } => commands::status(&cli.global, json, watch),
         Command::Check { json } => check::command(&cli.global, json),
+        Command::Mps(MpsCommand::Run { gpu }) => mps::run::command(&cli.global, &gpu),
         Command::Mps(MpsCommand::Quit { gpu, by_agent }) => mps::commands::quit(&cli.global, &gpu, by_agent),
         Command::Mps(MpsCommand::Restart { gpu, force }) => mps::commands::restart(&cli.global, &gpu, force),
+        Command::Mps(MpsCommand::Exec { parent, program }) => Err(mps::run::exec(parent, &program).into()),
         Command::Nvml {
             gpu: Some(uuid),
             compute_mode,
         } => gpu::nvml::compute_mode::command(&cli.global, &uuid, compute_mode.flatten()),
-        Command::Mps(MpsCommand::Run { gpu }) => mps::run::command(&cli.global, &gpu),
-        Command::Mps(MpsCommand::Exec { parent, program }) => Err(mps::run::exec(parent, &program).into()),
         Command::Nvml { gpu: None, .. } => gpu::nvml::run().map_err(Into::into),
     };
     match outcome {

@@ -7,23 +7,29 @@
 //! process has ended by itself and is about to be started again: `$MAINPID` is missing then, and there is nothing to
 //! end and nothing to restore.
 
+mod error;
+
 use std::fmt::Write as _;
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::argument::{GpuArgumentError, named};
+pub use error::MpsCommandError;
+
+use super::argument::named;
 use super::backend::{Backend, BackendError, Unit};
-use super::compute_mode::{self, RestoreError};
+use super::compute_mode;
 use super::control::{self, Control, ControlError};
-use super::directories::{Directories, PathTooLong};
+use super::directories::Directories;
 use super::protocol::{Client, Report};
-use super::supervisor::{Supervisor, SupervisorError, own_unit};
+use super::run::clear_leftovers;
+use super::supervisor::{Supervisor, own_unit};
 use super::units::{Units, unit_name};
 use crate::cli::Global;
 use crate::commands::{Failure, load_config, print};
-use crate::config::Config;
+use crate::config::{Config, MpsBackend};
 use crate::gpu::{ComputeMode, GpuUuid};
 
 /// How long `gpushare mps run` may take to end in order: five seconds for clients to leave, three for a daemon that
@@ -43,122 +49,11 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long a daemon that nobody supervises waits for its clients.
 const QUIT_GRACE: Duration = Duration::from_secs(5);
 
+/// Is there where systemd is the init system (`sd_booted(3)`).
+const SYSTEMD_RUNS: &str = "/run/systemd/system";
+
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Why MPS was not ended, or not started again.
-#[derive(Debug, thiserror::Error)]
-pub enum MpsCommandError {
-    /// The argument names no GPU.
-    #[error(transparent)]
-    Argument(#[from] GpuArgumentError),
-    /// `mps.dir` is too long.
-    #[error(transparent)]
-    PathTooLong(#[from] PathTooLong),
-    /// It cannot be remembered that it is stopped on purpose.
-    #[error("it cannot be noted whether MPS is to stay stopped; mend: run as root")]
-    Mark(#[source] io::Error),
-    /// The process that keeps the daemon cannot be seen or ended.
-    #[error(transparent)]
-    Supervisor(#[from] SupervisorError),
-    /// A daemon without that process cannot be ended.
-    #[error("{0}; mend: {mend}", mend = .0.mend())]
-    Control(ControlError),
-    /// MPS has ended, and the GPU is not as it was before.
-    #[error(
-        "MPS has ended on {gpu}, but its compute mode is not restored; mend: nvidia-smi -i {gpu} -c DEFAULT"
-    )]
-    Restore {
-        /// The GPU.
-        gpu: GpuUuid,
-        /// Why not.
-        #[source]
-        source: RestoreError,
-    },
-    /// It survives SIGKILL.
-    #[error(
-        "process {pid} (gpushare mps run) survives SIGKILL: it is stuck in the driver; mend: reboot the node"
-    )]
-    Stuck {
-        /// Its process id.
-        pid: u32,
-    },
-    /// systemd does not stop the unit.
-    #[error("{unit} cannot be stopped; mend: {mend}")]
-    Unit {
-        /// Its name.
-        unit: String,
-        /// What to do.
-        mend: String,
-        /// Why not.
-        #[source]
-        source: BackendError,
-    },
-    /// systemd has not stopped the unit in time.
-    #[error("{unit} has not stopped within {} s; mend: systemctl kill -s KILL {unit}", UNIT_LIMIT.as_secs())]
-    UnitStays {
-        /// Its name.
-        unit: String,
-    },
-    /// There is nothing to start again.
-    #[error(
-        "MPS does not run on {gpu}; mend: the agent (gpushare run) starts it where mps.enabled is true, and gpushare \
-         status says why it has not"
-    )]
-    NotRunning {
-        /// The GPU.
-        gpu: GpuUuid,
-    },
-    /// Clients would be lost.
-    #[error(
-        "{gpu} has MPS clients, which a restart would end: {clients}; mend: end them first, or give --force to lose them"
-    )]
-    HasClients {
-        /// The GPU.
-        gpu: GpuUuid,
-        /// Their pids and commands.
-        clients: String,
-    },
-    /// Clients may be lost.
-    #[error(
-        "it cannot be seen whether {gpu} has MPS clients: {why}; mend: give --force to lose those that it has"
-    )]
-    ClientsUnknown {
-        /// The GPU.
-        gpu: GpuUuid,
-        /// Why not.
-        why: String,
-    },
-    /// Nobody has started it again.
-    #[error(
-        "MPS has ended on {gpu}, and does not answer again after {} s{}; mend: see that the agent runs (gpushare \
-         status), and look at journalctl -u {}",
-        START_LIMIT.as_secs(), after_colon(why.as_deref()), unit_name(gpu)
-    )]
-    NotBack {
-        /// The GPU.
-        gpu: GpuUuid,
-        /// How far it has come.
-        why: Option<String>,
-    },
-}
-
-fn after_colon(why: Option<&str>) -> String {
-    why.map(|why| format!(": {why}")).unwrap_or_default()
-}
-
-impl MpsCommandError {
-    /// 1 failed, 64 usage, 69 unavailable, 78 configuration.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Argument(error) => error.exit_code(),
-            Self::PathTooLong(_) => 78,
-            Self::NotRunning { .. } => 69,
-            _ => 1,
-        }
-    }
-}
 
 /// `gpushare mps quit`. An operator's lasts; the agent's (`by_agent`) and systemd's end the daemon that runs now.
 pub fn quit(global: &Global, gpu: &str, by_agent: bool) -> Result<(), Failure> {
@@ -199,7 +94,7 @@ pub fn restart(global: &Global, gpu: &str, force: bool) -> Result<(), Failure> {
     if !force {
         scene.check_clients()?;
     }
-    let end = end(&before)?;
+    let end = scene.end_supervised(&before)?;
     let now = scene.wait_for_another(before.pid())?;
     let text = end.in_words(&scene.gpu);
     let _ = print(&format!("{text}It answers again: process {now}.\n"))?;
@@ -240,14 +135,37 @@ impl Scene {
 
     /// Ends whatever runs for the GPU.
     fn end(&self) -> Result<End, MpsCommandError> {
-        let Some(supervisor) = self.supervisor()? else {
-            return self.end_unsupervised();
-        };
-        match supervisor.unit() {
-            // Ended by itself, systemd would start it again.
-            Some(unit) if !self.is_exec_stop() => stop_unit(&self.gpu, unit),
-            _ => end(&supervisor),
+        let supervisor = self.supervisor()?;
+        // Ended in another way, systemd would start it again; as it does with one that crashes all the time.
+        let is_in_unit = supervisor.as_ref().is_some_and(|found| found.unit().is_some());
+        if !self.is_exec_stop() && (is_in_unit || supervisor.is_none() && self.unit_is_alive()) {
+            return stop_unit(&self.gpu);
         }
+        supervisor.map_or_else(
+            || self.end_unsupervised(),
+            |supervisor| self.end_supervised(&supervisor),
+        )
+    }
+
+    fn end_supervised(&self, supervisor: &Supervisor) -> Result<End, MpsCommandError> {
+        let end = end(supervisor)?;
+        if matches!(end, End::Killed(_)) {
+            // The kernel has ended the daemon with it, and the servers are nobody's now.
+            clear_leftovers(&self.directories).map_err(MpsCommandError::Leftover)?;
+        }
+        Ok(end)
+    }
+
+    /// Whether systemd keeps a unit for the GPU that has no process now.
+    fn unit_is_alive(&self) -> bool {
+        if self.config.mps.backend != MpsBackend::Systemd || !Path::new(SYSTEMD_RUNS).is_dir() {
+            return false;
+        }
+        let unit = runtime().map(|runtime| runtime.block_on(Units::new().unit(&self.gpu)));
+        matches!(
+            unit,
+            Ok(Ok(Unit::Starting | Unit::Running { .. } | Unit::Stopping))
+        )
     }
 
     /// A daemon whose supervisor was killed, or one that somebody has started by hand.
@@ -351,10 +269,9 @@ impl End {
         match self {
             Self::NothingRan => format!("MPS does not run on {gpu}.\n"),
             Self::InOrder(pid) => format!("MPS has ended on {gpu}, in order: process {pid}.\n"),
-            Self::Killed(pid) => format!(
-                "MPS has ended on {gpu}: process {pid} was killed, because it had not ended within {} s.\n",
-                STOP_LIMIT.as_secs()
-            ),
+            Self::Killed(pid) => {
+                format!("MPS has ended on {gpu}: process {pid} did not end in time and was killed.\n")
+            }
             Self::UnitStopped(unit) => format!("MPS has ended on {gpu}: {unit} is stopped.\n"),
             Self::Unsupervised => format!("MPS has ended on {gpu}: a daemon that nobody supervised.\n"),
         }
@@ -374,29 +291,29 @@ fn end(supervisor: &Supervisor) -> Result<End, MpsCommandError> {
     Err(MpsCommandError::Stuck { pid })
 }
 
-fn stop_unit(gpu: &GpuUuid, unit: &str) -> Result<End, MpsCommandError> {
-    let failed = |error: BackendError| MpsCommandError::Unit {
-        unit: unit.to_owned(),
-        mend: error.mend.clone(),
-        source: error,
+fn stop_unit(gpu: &GpuUuid) -> Result<End, MpsCommandError> {
+    let unit = unit_name(gpu);
+    let failed = |source: BackendError| MpsCommandError::Unit {
+        unit: unit.clone(),
+        mend: source.mend.clone(),
+        source,
     };
-    let no_runtime = |error: io::Error| {
-        failed(BackendError {
-            what: format!("no runtime: {error}"),
-            mend: format!("systemctl stop {unit}"),
-        })
+    let no_runtime = |error: io::Error| BackendError {
+        what: format!("no runtime: {error}"),
+        mend: format!("systemctl stop {unit}"),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let stopped = runtime
-        .map_err(no_runtime)?
-        .block_on(async { tokio::time::timeout(UNIT_LIMIT, stopped(gpu)).await });
-    match stopped {
-        Ok(Ok(())) => Ok(End::UnitStopped(unit.to_owned())),
+    let runtime = runtime().map_err(no_runtime).map_err(failed)?;
+    // The timer needs the runtime around it.
+    let limited = async { tokio::time::timeout(UNIT_LIMIT, stopped(gpu)).await };
+    match runtime.block_on(limited) {
+        Ok(Ok(())) => Ok(End::UnitStopped(unit)),
         Ok(Err(error)) => Err(failed(error)),
-        Err(_) => Err(MpsCommandError::UnitStays {
-            unit: unit.to_owned(),
-        }),
+        Err(_) => Err(MpsCommandError::UnitStays { unit }),
     }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// Stops the unit, and waits until its `ExecStop=` is through as well.

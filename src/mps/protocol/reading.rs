@@ -7,6 +7,10 @@ use super::{Answer, Client, Command, Report, Script, Server, ServerStatus, shown
 /// The most texts that are kept of what was not understood.
 const MAX_NOT_UNDERSTOOD: usize = 8;
 
+/// What is said of a daemon that has other commands. Each of the older ones knows `get_server_list`.
+const OTHER_PROTOCOL: &str =
+    "the daemon does not speak protocol 2: CUDA_MPS_PROTOCOL_VERSION is 3 where it was started";
+
 /// The most servers that are asked for. There is one for each user without `-multiuser-server`, and one at a time.
 const MAX_SERVERS: usize = 4;
 
@@ -26,7 +30,7 @@ impl Reading {
     /// Takes the answers to a script.
     pub fn hear(&mut self, script: &Script, answers: &[Answer]) {
         if !answers.is_empty() && answers.iter().all(|answer| matches!(answer, Answer::Mixed(_))) {
-            self.note("answers without separators: the daemon does not speak protocol 2 (CUDA_MPS_PROTOCOL_VERSION)");
+            self.note(OTHER_PROTOCOL);
         }
         for (command, answer) in script.0.iter().zip(answers) {
             match answer {
@@ -70,6 +74,9 @@ impl Reading {
 
     fn take(&mut self, command: &Command, lines: &[String]) {
         match command {
+            Command::ServerList if filled(lines).any(|line| line.starts_with("Unknown command")) => {
+                self.note(OTHER_PROTOCOL);
+            }
             Command::ServerList => self.listed = self.pids(command, lines),
             Command::ServerStatus(server) => {
                 let status = self.status(command, lines);

@@ -303,16 +303,24 @@ fn m26_a_separator_is_found_however_it_is_refused() {
 
 #[test]
 fn m26_an_answer_of_protocol_3_is_recognised_and_nothing_read_out_of_it() {
-    let printed = "error: unknown module 'get_server_list'\nusage: <module> <verb>\n100.0\n7\n";
-    let report = report_of_bytes(printed.as_bytes());
-    assert_eq!(report.servers, []);
-    assert_eq!(report.default_thread_percentage, None);
-    assert_eq!(report.default_memory_limit, None);
-    assert!(
-        report.not_understood[0].contains("does not speak protocol 2"),
-        "{:?}",
-        report.not_understood
-    );
+    let strange = "error: unknown module 'get_server_list'\nusage: <module> <verb>\n100.0\n7\n".to_owned();
+    let unknown = Script::probe(Some(7)).0;
+    let unknown = unknown
+        .iter()
+        .map(|command| format!("Unknown command \"{command}\"\n"));
+    let unknown: Vec<String> = unknown.collect();
+    let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
+    for printed in [strange, printed(&unknown)] {
+        let report = report_of_bytes(printed.as_bytes());
+        assert_eq!(report.servers, []);
+        assert_eq!(report.default_thread_percentage, None);
+        assert_eq!(report.default_memory_limit, None);
+        assert!(
+            report.not_understood[0].contains("does not speak protocol 2"),
+            "{:?}",
+            report.not_understood
+        );
+    }
 }
 
 #[test]

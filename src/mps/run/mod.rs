@@ -35,10 +35,19 @@ pub use supervise::command;
 
 use super::Trouble;
 use super::argument::GpuArgumentError;
-use super::directories::PathTooLong;
+use super::directories::{Directories, PathTooLong};
 
 /// `EX_UNAVAILABLE` of sysexits.h: also the exit code of a helper that could not become the daemon.
 const EXEC_FAILED: u8 = 69;
+
+/// Ends what a killed `gpushare mps run` has left of its daemon and servers.
+pub(super) fn clear_leftovers(directories: &Directories) -> Result<(), Trouble> {
+    let cleared = leftovers::clear(&directories.daemon, &directories.control_lock());
+    cleared.map(drop).map_err(|error| Trouble {
+        why: crate::log::chain(&error),
+        mend: error.mend(),
+    })
+}
 
 /// Why `gpushare mps run` ended.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,6 @@
 //! The real `gpushare mps run` with a control daemon, a server and a driver that are played.
 
+mod by_hand;
+mod probe;
 mod run;
 pub(crate) mod scene;
