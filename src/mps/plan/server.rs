@@ -21,9 +21,6 @@ const LOOP_WINDOW: Duration = Duration::from_mins(1);
 /// How long a server that was told to drop its clients, or to end, may take before the next step.
 const TREATMENT: Duration = Duration::from_secs(5);
 
-/// How long a client's process has to be gone before the server is told: it notices the end of most by itself.
-const GONE_FOR: Duration = Duration::from_secs(30);
-
 /// Most processes that are named in one line.
 const NAMED: usize = 8;
 
@@ -213,11 +210,11 @@ impl Servers {
             return decision.and(Step::Reload, "the compute mode was changed");
         }
         self.reloads = Pause::default();
-        self.bury(server, seen, now)
+        self.bury(server, wish, seen, now)
     }
 
     /// Clients that are gone hold the server's memory, and their place.
-    fn bury(&mut self, server: &Server, seen: &Seen<'_>, now: Duration) -> Decision {
+    fn bury(&mut self, server: &Server, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
         let ready = Decision::of(MpsState::Ready);
         let listed = server.clients.iter().map(|client| client.pid);
         let clients: Vec<u32> = listed.filter(|pid| seen.gone_clients.contains(pid)).collect();
@@ -226,7 +223,8 @@ impl Servers {
             return ready;
         }
         let since = *self.gone_since.get_or_insert(now);
-        if now < since + GONE_FOR {
+        // It notices the end of most by itself.
+        if now < since + wish.grace {
             return ready;
         }
         self.gone_since = Some(now);

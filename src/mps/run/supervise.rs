@@ -14,7 +14,7 @@ use super::{RunError, leftovers, lock, place};
 use crate::cli::Global;
 use crate::commands::{Failure, load_config};
 use crate::config;
-use crate::gpu::{ComputeMode, GpuUuid};
+use crate::gpu::GpuUuid;
 use crate::log::chain;
 use crate::mps::control::{self, Control, ControlError};
 use crate::mps::directories::Directories;
