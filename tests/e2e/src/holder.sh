@@ -57,7 +57,7 @@ keep() {
 boot() {
     status=0
     systemd-nspawn --directory="$mnt/root" --boot --register=no --keep-unit --private-network --settings=no \
-        --resolv-conf=off --timezone=off --link-journal=no "$@" </dev/null >&2 || status=$?
+        --resolv-conf=off --timezone=off --link-journal=no --capability=CAP_SYSLOG "$@" </dev/null >&2 || status=$?
     echo "ended $status"
 }
 

@@ -9,3 +9,5 @@
 
 mod harness;
 mod leftovers;
+mod real_mps;
+mod unit;
