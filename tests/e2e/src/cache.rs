@@ -1,7 +1,7 @@
 //! What is fetched once and used by every test: in `target/e2e`, below the build output.
 //!
-//! An entry is made under a lock in a folder beside its place and then renamed, so that it is there whole or not at all,
-//! and its name carries a hash of its recipe: a changed recipe is a new entry, and the old one is removed.
+//! An entry is made under a lock in a folder beside its place and then renamed, so that it is there whole or not at
+//! all, and its name carries a hash of its recipe: a changed recipe is a new entry, and the old one is removed.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 #
 # It is given a mount namespace of its own, makes a control group, and in it namespaces of mounts, processes and control
 # groups whose PID 1 is "keep". That one mounts the node's disk and starts it at each line "boot"; it says "ready" when
-# it can and "ended STATUS" when the node has. When its standard input ends, because the test closed it or is gone, PID 1
-# leaves: the kernel kills every process of the node, and with the last one go the mounts and the disk.
+# it can and "ended STATUS" when the node has. When its standard input ends, because the test closed it or is gone,
+# PID 1 leaves: the kernel kills every process of the node, and with the last one go the mounts and the disk.
 stage=$1 mnt=$2 lock=$3 group=$4 root=$5 size=$6
 
 remove() { # a control group and those below it; they are empty
@@ -25,7 +25,8 @@ hold() {
     mkdir "$own/$group"
     status=0
     (
-        echo 0 >"$own/$group/cgroup.procs"
+        # -e does not count where the status is asked for. Two nodes in one group would kill each other's units.
+        echo 0 >"$own/$group/cgroup.procs" || exit
         flock --unlock 9
         exec 9>&-
         shift

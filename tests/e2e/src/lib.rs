@@ -4,8 +4,8 @@
 //! run in it, its files are seen from outside, it reboots, and it is gone when the test is.
 //! Invariants: a node changes nothing outside itself, whatever it runs; nothing of it (process, mount, file, control
 //! group) is left when it is dropped, when the test panics, or when somebody kills the test; a test that cannot have
-//! its node fails and says why. [`Cache::prepare`] fetches what the tests need, once; `cargo xtask test` calls it before
-//! they run and leaves them out by name, with its reason, where it fails.
+//! its node fails and says why. [`Cache::prepare`] fetches what the tests need, once; `cargo xtask test` calls it
+//! before they run and leaves them out by name, with its reason, where it fails.
 //!
 //! | module | job |
 //! |---|---|

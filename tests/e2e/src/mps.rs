@@ -33,7 +33,10 @@ impl RealMps {
     #[must_use]
     pub fn of_this_run() -> Self {
         let path = std::env::var_os(REAL_MPS_VARIABLE).unwrap_or_else(|| {
-            panic!("{REAL_MPS_VARIABLE} is not set: run this test by `cargo xtask test --only e2e`, or set it to NVIDIA's {CONTROL}")
+            panic!(
+                "{REAL_MPS_VARIABLE} is not set: run this test by `cargo xtask test --only e2e`, or set it to NVIDIA's \
+                 {CONTROL}"
+            )
         });
         Self::at(Path::new(&path)).unwrap_or_else(|error| panic!("{REAL_MPS_VARIABLE}: {error}"))
     }

@@ -1,8 +1,8 @@
 //! What this machine has for the tests that need more than cargo, and what is done where it lacks it.
 //!
-//! Two things are needed by some tests: nodes that boot (root, namespaces, `systemd-nspawn`) and NVIDIA's own MPS control
-//! daemon (a download). As root on Debian missing packages are installed. A test whose need cannot be met is left out by
-//! name and with the reason; in CI, as root, that is an error.
+//! Two things are needed by some tests: nodes that boot (root, namespaces, `systemd-nspawn`) and NVIDIA's own MPS
+//! control daemon (a download). As root on Debian missing packages are installed. A test whose need cannot be met is
+//! left out by name and with the reason; in CI, as root, that is an error.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,6 +1,7 @@
 //! Nodes that boot, and the product on them.
 //!
-//! Everything here takes root and a prepared machine; `cargo xtask test` prepares it, or leaves these tests out by name.
+//! Everything here takes root and a prepared machine; `cargo xtask test` prepares it, or leaves these tests out by
+//! name.
 
 #![expect(
     clippy::unwrap_used,
