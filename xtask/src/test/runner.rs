@@ -1,25 +1,80 @@
 //! The tests themselves: cargo-nextest where it is installed, else `cargo test`.
 //!
 //! Whichever runs, the last line is its sum. nextest prints one; for `cargo test`, which prints a sum per binary, they
-//! are added up here. Nothing is printed after it.
+//! are added up here. Nothing is printed after it. What this machine cannot run is named before it.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use serde_json::Value;
 
-use crate::workspace::Workspace;
+use super::machine::{Group, Machine};
+use crate::workspace::{Workspace, stdout_of};
 
-pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
-    if has_nextest(workspace) {
-        let mut command = workspace.cargo(["nextest", "run", "--locked", "--workspace"]);
+pub(super) fn run(
+    workspace: &Workspace,
+    machine: &Machine,
+    only_end_to_end: bool,
+) -> anyhow::Result<ExitCode> {
+    let nextest = has_nextest(workspace);
+    ensure!(
+        nextest || !only_end_to_end,
+        "the end-to-end tests alone take cargo-nextest: cargo install cargo-nextest --locked"
+    );
+    for gap in machine.left_out() {
+        println!("left out, because {}:", gap.reason);
+        for name in names(workspace, gap.group, nextest)? {
+            println!("  {name}");
+        }
+    }
+    if nextest {
+        let mut command = workspace.cargo(["nextest", "run", "--locked", "--workspace", "-E"]);
+        command.arg(machine.filter(only_end_to_end));
+        machine.tell(&mut command);
         let status = command.status().context("run cargo nextest")?;
         return Ok(exit_code(status.success()));
     }
     println!(
         "cargo-nextest is not installed: `cargo test` stands in (slower, and a test that hangs has no deadline)"
     );
-    cargo_test(workspace)
+    cargo_test(workspace, machine)
+}
+
+/// The tests of a group that is left out.
+fn names(workspace: &Workspace, group: Group, nextest: bool) -> anyhow::Result<Vec<String>> {
+    if nextest {
+        let list = [
+            "nextest",
+            "list",
+            "--locked",
+            "--workspace",
+            "--message-format",
+            "json",
+            "-E",
+        ];
+        let json = stdout_of(workspace.cargo(list).arg(group.filter()))?;
+        return parse_names(&json).context("understand the list of cargo nextest");
+    }
+    let (cargo, tests) = group.listed();
+    let mut command = workspace.cargo(["test", "--locked"]);
+    let list = stdout_of(command.args(cargo).args(["--", "--list"]).args(tests))?;
+    let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// `BINARY TEST` of each test that matches in nextest's list.
+fn parse_names(json: &str) -> Option<Vec<String>> {
+    let list: Value = serde_json::from_str(json).ok()?;
+    let mut names = Vec::new();
+    for (binary, suite) in list.get("rust-suites")?.as_object()? {
+        for (test, found) in suite.get("testcases")?.as_object()? {
+            if found.pointer("/filter-match/status")? == "matches" {
+                names.push(format!("{binary} {test}"));
+            }
+        }
+    }
+    Some(names)
 }
 
 fn has_nextest(workspace: &Workspace) -> bool {
@@ -39,7 +94,7 @@ fn exit_code(success: bool) -> ExitCode {
     }
 }
 
-fn cargo_test(workspace: &Workspace) -> anyhow::Result<ExitCode> {
+fn cargo_test(workspace: &Workspace, machine: &Machine) -> anyhow::Result<ExitCode> {
     // Not --all-targets: it would run the benchmarks as well.
     let args = [
         "test",
@@ -50,11 +105,12 @@ fn cargo_test(workspace: &Workspace) -> anyhow::Result<ExitCode> {
         "--bins",
         "--tests",
     ];
-    let mut child = workspace
-        .cargo(args)
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("run cargo test")?;
+    let mut command = workspace.cargo(args);
+    let skipped = || machine.left_out().iter().map(|gap| gap.group.skipped());
+    command.args(skipped().flat_map(|(cargo, _)| cargo)).arg("--");
+    command.args(skipped().flat_map(|(_, tests)| tests));
+    machine.tell(&mut command);
+    let mut child = command.stdout(Stdio::piped()).spawn().context("run cargo test")?;
     let stdout = child
         .stdout
         .take()
@@ -109,6 +165,15 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_of_matching_tests_are_taken_from_the_list() {
+        let json = r#"{"rust-suites": {"e2e::it": {"testcases": {
+            "boots": {"filter-match": {"status": "matches"}},
+            "other": {"filter-match": {"status": "mismatch", "reason": "expression"}}}}}}"#;
+        assert_eq!(parse_names(json).unwrap(), ["e2e::it boots"]);
+        assert_eq!(parse_names("{}"), None);
+    }
 
     #[test]
     fn the_sums_of_all_binaries_are_added() {

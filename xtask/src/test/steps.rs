@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
+use super::machine::Machine;
 use super::{ceiling, deny, runner, tidy};
 use crate::args::{Args, UsageError};
 use crate::generate;
@@ -63,6 +64,12 @@ const CHECKS: [Step; 8] = [
 ];
 const TESTS: &str = "test";
 const TESTS_ABOUT: &str = "unit, integration and end-to-end tests";
+/// Comes before them and is not chosen by itself.
+const MACHINE: &str = "machine";
+const MACHINE_ABOUT: &str = "what the end-to-end tests need";
+/// A part of the tests that can be chosen alone.
+const E2E: &str = "e2e";
+const E2E_ABOUT: &str = "those of them that boot nodes, or talk to NVIDIA's MPS";
 
 #[derive(Debug, Default)]
 pub(crate) struct Options {
@@ -80,10 +87,10 @@ impl Options {
         let Some(only) = &options.only else {
             return Ok(options);
         };
-        if only == TESTS || CHECKS.iter().any(|step| step.name == only) {
+        let names: Vec<&str> = CHECKS.iter().map(|step| step.name).chain([TESTS, E2E]).collect();
+        if names.contains(&only.as_str()) {
             return Ok(options);
         }
-        let names: Vec<&str> = CHECKS.iter().map(|step| step.name).chain([TESTS]).collect();
         Err(UsageError::new(format!(
             "--only {only}: there is no such step; the steps are {}",
             names.join(", ")
@@ -111,19 +118,27 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ex
         durations.push((step.name, start.elapsed()));
         println!("-- {}: ok, {:.1} s", step.name, start.elapsed().as_secs_f64());
     }
-    if !options.wants(TESTS) {
+    let only_end_to_end = options.only.as_deref() == Some(E2E);
+    if !options.wants(TESTS) && !only_end_to_end {
         return Ok(ExitCode::SUCCESS);
     }
-    heading(TESTS, TESTS_ABOUT);
+    heading(MACHINE, MACHINE_ABOUT);
+    let start = Instant::now();
+    let machine = Machine::prepare(workspace)?;
+    durations.push((MACHINE, start.elapsed()));
+    let (name, about) = if only_end_to_end {
+        (E2E, E2E_ABOUT)
+    } else {
+        (TESTS, TESTS_ABOUT)
+    };
+    heading(name, about);
     // Said now, because nothing may follow the runner's summary.
-    if !durations.is_empty() {
-        println!(
-            "so far: {}; to repeat the tests alone: cargo xtask test --only {TESTS}",
-            timetable(&durations)
-        );
-    }
+    println!(
+        "so far: {}; to repeat the tests alone: cargo xtask test --only {name}",
+        timetable(&durations)
+    );
     std::io::stdout().flush().context("write to standard output")?;
-    runner::run(workspace)
+    runner::run(workspace, &machine, only_end_to_end)
 }
 
 fn heading(name: &str, about: &str) {
@@ -134,7 +149,7 @@ fn list() -> String {
     let named = CHECKS
         .iter()
         .map(|step| (step.name, step.about))
-        .chain([(TESTS, TESTS_ABOUT)]);
+        .chain([(TESTS, TESTS_ABOUT), (E2E, E2E_ABOUT)]);
     named.fold(String::new(), |mut text, (name, about)| {
         let _ = writeln!(text, "{name:<8} {about}");
         text
@@ -202,7 +217,7 @@ mod tests {
             let chosen = CHECKS
                 .iter()
                 .map(|step| step.name)
-                .chain([TESTS])
+                .chain([TESTS, E2E])
                 .filter(|step| options.wants(step));
             assert_eq!(chosen.collect::<Vec<_>>(), [name]);
         }
@@ -216,6 +231,6 @@ mod tests {
             error.starts_with("--only format: there is no such step; the steps are fmt, tidy,"),
             "{error}"
         );
-        assert!(error.ends_with("doctest, test"), "{error}");
+        assert!(error.ends_with("doctest, test, e2e"), "{error}");
     }
 }
