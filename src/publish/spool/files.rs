@@ -160,6 +160,8 @@ impl Medium for Directory {
 
     fn open(&mut self) -> Result<Opened<Sqlite>, DiskError> {
         self.prepare().map_err(DiskError::refused)?;
+        // One that was opened is still the same where its content moves into a new file below.
+        let is_another = self.opened.is_some() && self.identity() != self.opened;
         let (disk, survey, set_aside) = self.open_file()?;
         self.opened = self.identity();
         Ok(Opened {
@@ -167,6 +169,7 @@ impl Medium for Directory {
             found: survey.found,
             totals: survey.totals,
             damaged: survey.damaged,
+            is_another,
             set_aside,
         })
     }

@@ -79,6 +79,7 @@ impl<M: Medium> SpoolTask<M> {
             found,
             totals,
             damaged,
+            is_another,
             set_aside,
         } = self.medium.open()?;
         if !damaged.is_empty() {
@@ -93,7 +94,11 @@ impl<M: Medium> SpoolTask<M> {
         }
         let usage = disk.usage()?;
         self.shared.answer(|state| {
-            state.index.opened(found, totals);
+            if is_another {
+                state.index.exchanged(found, totals);
+            } else {
+                state.index.opened(found, totals);
+            }
             if let Some(set_aside) = set_aside {
                 state.report.set_aside(set_aside);
             }
