@@ -218,8 +218,12 @@ impl Sqlite {
         let (_, _, free) = self.pages()?;
         if free > 2 * SPARE_PAGES {
             let pages = free - SPARE_PAGES;
-            self.connection
-                .execute_batch(&format!("PRAGMA incremental_vacuum({pages});"))?;
+            let mut vacuum = self
+                .connection
+                .prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+            let mut steps = vacuum.query([])?;
+            // Each step gives one page back; execute_batch would take the first alone.
+            while steps.next()?.is_some() {}
         }
         Ok(())
     }

@@ -201,3 +201,22 @@ fn c14_a_file_that_was_removed_is_noticed() {
     let gone = directory.still_there().unwrap_err();
     assert!(matches!(gone, DiskError::Gone { .. }), "{gone:?}");
 }
+
+#[test]
+fn c05_a_file_that_a_day_has_filled_is_small_again_when_the_day_is_gone() {
+    let (_dir, mut directory) = directory();
+    let mut disk = directory.open().unwrap().disk;
+    let keys: Vec<u64> = (0..400).collect();
+    let records: Vec<(u64, Vec<u8>)> = keys.iter().map(|key| (*key, vec![7; 8000])).collect();
+    disk.commit(&[], &records, None).unwrap();
+    let full = disk.usage().unwrap();
+    assert!(full.file > 3_200_000, "{full:?}");
+    for keys in keys.rchunks(7) {
+        disk.commit(keys, &[], None).unwrap();
+    }
+    let empty = disk.usage().unwrap();
+    assert!(empty.file < 1_000_000, "{empty:?} of {full:?}");
+    drop(disk);
+    let length = fs_err::metadata(directory.file()).unwrap().len();
+    assert!(length < 1_000_000, "{length} of {full:?}");
+}
