@@ -9,12 +9,13 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use rustix::fs::{FsWord, PROC_SUPER_MAGIC};
 use serde::Serialize;
 
 use crate::cli::Global;
 use crate::commands::{Failure, load_config, print};
-use crate::config::{Config, Target};
+use crate::config::{Config, Spool, Target};
 use crate::gpu::child::{Child, ChildEvent};
 use crate::gpu::wire::{FromChild, Setup};
 use crate::log;
@@ -119,6 +120,7 @@ fn findings(config: &Config) -> Vec<Finding> {
         groups(config),
         socket(config),
         directory("node.state_dir", &config.node.state_dir),
+        spool(&config.spool),
         host(&config.host.root_dir),
     ];
     if config.gpu.enabled {
@@ -225,6 +227,54 @@ fn directory(key: &'static str, wanted: &Path) -> Finding {
                 io::Error::from(error)
             ),
             format!("run as root, or set {key} to a place you may write to"),
+        ),
+    }
+}
+
+/// Whether windows could be written to the spool.
+fn spool(spool: &Spool) -> Finding {
+    let found = directory("spool.dir", &spool.dir);
+    if found.level != Level::Ok {
+        let mend = format!(
+            "{}; else windows wait in memory and are lost if the agent ends",
+            found.mend
+        );
+        return Finding { mend, ..found };
+    }
+    let existing = spool.dir.ancestors().find(|path| path.exists());
+    let space = rustix::fs::statvfs(existing.unwrap_or(Path::new("/")));
+    let free = space.map(|space| space.f_bavail.saturating_mul(space.f_frsize));
+    let least = spool.min_free_bytes;
+    let dir = spool.dir.display();
+    match free {
+        Ok(free) if free <= least => Finding::error(
+            "spool.dir",
+            format!(
+                "{} are free on the file system of {dir}, and spool.min_free_bytes is {}: windows wait in memory",
+                ByteSize(free),
+                ByteSize(least)
+            ),
+            "free space there, or lower spool.min_free_bytes",
+        ),
+        Ok(free) if free - least < spool.max_bytes => Finding::warning(
+            "spool.dir",
+            format!(
+                "{} are free on the file system of {dir}: less than spool.max_bytes and spool.min_free_bytes together",
+                ByteSize(free)
+            ),
+            "free space there, or lower either, for outages as long as they are meant for",
+        ),
+        Ok(free) => Finding::ok(
+            "spool.dir",
+            format!("{}; {} are free", found.found, ByteSize(free)),
+        ),
+        Err(error) => Finding::error(
+            "spool.dir",
+            format!(
+                "the file system of {dir} cannot be asked: {}",
+                io::Error::from(error)
+            ),
+            "mend the mount, or set spool.dir to another directory",
         ),
     }
 }

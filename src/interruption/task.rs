@@ -120,9 +120,10 @@ impl InterruptionTask {
 
     async fn look(&mut self) {
         let interruption = self.imds.interruption().await;
-        let notice = self.known(interruption);
-        if let Some(notice) = notice.flatten() {
-            self.announce(notice);
+        match self.known(interruption) {
+            Some(Some(notice)) => self.announce(notice),
+            Some(None) => self.withdraw(),
+            None => {}
         }
         let rebalance = self.imds.rebalance().await;
         let recommended = self.known(rebalance);
@@ -143,6 +144,17 @@ impl InterruptionTask {
                 status.notice = Some(notice);
             }
             is_new
+        });
+    }
+
+    /// The service that had a notice has none: the instance was hibernated and is back.
+    fn withdraw(&self) {
+        self.status.send_if_modified(|status| {
+            let was_there = status.notice.take().is_some();
+            if was_there {
+                tracing::info!("EC2 announces no interruption of this spot instance any more");
+            }
+            was_there
         });
     }
 

@@ -211,8 +211,12 @@ impl Sampler {
     /// What is in the open window is sent as long as the instance is there. What comes later goes into another window
     /// with the same start; `CloudWatch` adds the two up.
     fn on_interruption(&mut self) {
-        let notice = self.interruption.borrow_and_update().notice.clone();
-        let last_call = notice.and_then(|notice| notice.last_call());
+        let announced = self.interruption.borrow_and_update().clone();
+        if announced == InterruptionStatus::default() {
+            self.last_call = None;
+            return;
+        }
+        let last_call = announced.notice.and_then(|notice| notice.last_call());
         let skew = self.published.borrow().skew_now().unwrap_or_default();
         self.last_call = last_call.and_then(|at| {
             let left = at as f64 - skew - clock::wall_now().as_secs_f64();

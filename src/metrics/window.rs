@@ -152,7 +152,7 @@ impl DropReason {
             Self::InvalidValue => "not a number that CloudWatch takes",
             Self::QueueFull => "windows could be neither published in time nor spooled",
             Self::SpoolFull => "the spool was full of windows that could not be published",
-            Self::SpoolDamaged => "windows in the spool were damaged",
+            Self::SpoolDamaged => "windows in the spool were damaged, or removed with its file",
             Self::UnknownMetric => "metrics in the spool that this version does not have",
             Self::DimensionEmpty => "the value of a dimension is empty",
             Self::DimensionNotAscii => "the value of a dimension is not ASCII",

@@ -34,7 +34,8 @@ pub struct Waiting {
 pub enum Next {
     /// This one.
     Ready(Waiting),
-    /// There is one, and it is on its way to or from the disk: [`Store::changed`] says when it has come.
+    /// There is one, and it is on its way to or from the disk: [`Store::changed`] says when it has come. If the disk
+    /// hangs, nobody says so: whoever waits looks again after a second or two.
     Loading,
     /// None.
     Empty,

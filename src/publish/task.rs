@@ -40,6 +40,9 @@ pub const IN_FLIGHT_GRACE: Duration = Duration::from_secs(2);
 /// The disk has so long to take what is left.
 pub const SAVE_LIMIT: Duration = Duration::from_secs(1);
 
+/// A disk that hangs never says that a window has come: it is looked for again after this time.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// What the publisher needs to know.
 #[derive(Clone, Debug)]
 pub struct PublishSettings {
@@ -221,8 +224,12 @@ impl<P: Publisher> Sending<P> {
         if matches!(front, Next::Empty) {
             self.urgency.all_is_sent();
         }
+        let due = match &front {
+            Next::Ready(waiting) => Some(self.due(waiting)),
+            Next::Loading => Some(Instant::now() + LOOK_AGAIN),
+            Next::Empty => None,
+        };
         let front = front.ready();
-        let due = front.as_ref().map(|waiting| self.due(waiting));
         tokio::select! {
             biased;
             () = drained.cancelled() => Turn::Stop,
@@ -334,6 +341,12 @@ impl<P: Publisher> Sending<P> {
         }
         Ok(())
     }
+}
+
+/// Until the store may have another answer, `limit` at the latest.
+async fn changed(store: &dyn Store, limit: Instant) {
+    // Either is a reason to look again, and no more.
+    let _ = timeout_at(limit.min(Instant::now() + LOOK_AGAIN), store.changed()).await;
 }
 
 async fn due_or_never(due: Option<Instant>) {

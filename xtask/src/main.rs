@@ -42,7 +42,8 @@ Usage: cargo xtask COMMAND [OPTIONS]
            --minutes N     length of one steady run (default 10)
            --runs N        number of steady runs (default 3)
            --pushes N      number of publishes watched in time-lapse, 6 s each (default 60)
-           --outage N      length of the outage in windows of 6 s (default 75: more than are kept)
+           --outage N      length of the outage in windows of 6 s (default 75)
+           --soak N        minutes with a CloudWatch that comes and goes (default 10)
 ";
 
 /// sysexits.h `EX_USAGE`, as the agent itself uses it.

@@ -177,3 +177,15 @@ async fn c17_a_service_that_hangs_holds_up_no_stop() {
     watch.end().await;
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
+
+#[tokio::test]
+async fn c17_a_notice_is_over_when_the_service_no_longer_has_it() {
+    let imds = spot();
+    let mut watch = Watch::start(&imds, Service::Standard, "Amazon EC2");
+    interrupt(&imds, "hibernate");
+    watch.until(|status| status.notice.is_some()).await;
+    imds.change(|node| node.spot_action = None);
+    let after = watch.until(|status| status.notice.is_none()).await;
+    assert_eq!(after, InterruptionStatus::default());
+    watch.end().await;
+}

@@ -55,6 +55,8 @@ pub(super) struct Opened<D> {
     pub(super) totals: Vec<Totals>,
     /// Records that were not whole: they are removed.
     pub(super) damaged: Vec<u64>,
+    /// Whether it is another one than the last time, not the same again.
+    pub(super) is_another: bool,
     /// What had to make way.
     pub(super) set_aside: Option<SetAside>,
 }

@@ -11,6 +11,7 @@ use super::index::Found;
 use super::origin::Origin;
 use super::record;
 use super::sqlite::{Content, FORMAT, Sqlite};
+use super::totals::Totals;
 
 /// The file in `spool.dir`. Its name carries the format: another version's file is left alone.
 const NAME: &str = "windows-v1.db";
@@ -59,14 +60,14 @@ impl Directory {
         Some((found.dev(), found.ino()))
     }
 
-    fn open_file(&self) -> Result<(Sqlite, Option<SetAside>), DiskError> {
+    fn open_file(&self) -> Result<(Sqlite, Survey, Option<SetAside>), DiskError> {
         let file = self.file();
         if fs_err::symlink_metadata(&file).is_ok_and(|found| !found.is_file()) {
             return self.replace("it is no file");
         }
         match Sqlite::open(&file) {
-            Ok(Content::Ours(sqlite)) => match sqlite.check() {
-                Ok(()) => Ok((sqlite, None)),
+            Ok(Content::Ours(sqlite)) => match Survey::of(&sqlite) {
+                Ok(survey) => Ok((sqlite, survey, None)),
                 Err(DiskError::Damaged { source, .. }) => self.salvage(Some(sqlite), &source.to_string()),
                 Err(error) => Err(error),
             },
@@ -80,9 +81,10 @@ impl Directory {
     }
 
     /// Sets the file aside and begins a new one.
-    fn replace(&self, why: &str) -> Result<(Sqlite, Option<SetAside>), DiskError> {
+    fn replace(&self, why: &str) -> Result<(Sqlite, Survey, Option<SetAside>), DiskError> {
         let set_aside = self.set_aside(why).map_err(DiskError::refused)?;
-        self.begin().map(|sqlite| (sqlite, Some(set_aside)))
+        let fresh = self.begin()?;
+        Ok((fresh, Survey::default(), Some(set_aside)))
     }
 
     fn begin(&self) -> Result<Sqlite, DiskError> {
@@ -93,7 +95,11 @@ impl Directory {
     }
 
     /// Sets a damaged file aside, and takes what can still be read of it into a new one.
-    fn salvage(&self, damaged: Option<Sqlite>, why: &str) -> Result<(Sqlite, Option<SetAside>), DiskError> {
+    fn salvage(
+        &self,
+        damaged: Option<Sqlite>,
+        why: &str,
+    ) -> Result<(Sqlite, Survey, Option<SetAside>), DiskError> {
         let mut set_aside = self.set_aside(why).map_err(DiskError::refused)?;
         let mut fresh = self.begin()?;
         if let Some(damaged) = damaged {
@@ -102,7 +108,8 @@ impl Directory {
             }
             set_aside.saved_windows = copy(&damaged, &mut fresh)?;
         }
-        Ok((fresh, Some(set_aside)))
+        let survey = Survey::of(&fresh)?;
+        Ok((fresh, survey, Some(set_aside)))
     }
 
     /// One file is kept so, the last one: it is for whoever wants to know what happened, and must not fill the disk.
@@ -124,25 +131,45 @@ impl Directory {
     }
 }
 
+/// What is in a file.
+#[derive(Debug, Default)]
+struct Survey {
+    found: Vec<Found>,
+    /// Records that are not whole.
+    damaged: Vec<u64>,
+    totals: Vec<Totals>,
+}
+
+impl Survey {
+    /// Looks at every page and every record. An error that names damage is one that no second look mends.
+    fn of(disk: &Sqlite) -> Result<Self, DiskError> {
+        disk.check()?;
+        let mut survey = Self::default();
+        let mut origins = BTreeSet::new();
+        disk.each(true, |key, record| match look(key, record, &mut origins) {
+            Some(record) => survey.found.push(record),
+            None => survey.damaged.push(key),
+        })?;
+        survey.totals = disk.ledgers()?;
+        Ok(survey)
+    }
+}
+
 impl Medium for Directory {
     type Disk = Sqlite;
 
     fn open(&mut self) -> Result<Opened<Sqlite>, DiskError> {
         self.prepare().map_err(DiskError::refused)?;
-        let (disk, set_aside) = self.open_file()?;
-        let (mut found, mut damaged) = (Vec::new(), Vec::new());
-        let mut origins = BTreeSet::new();
-        disk.each(true, |key, record| match look(key, record, &mut origins) {
-            Some(record) => found.push(record),
-            None => damaged.push(key),
-        })?;
-        let totals = disk.ledgers()?;
+        // One that was opened is still the same where its content moves into a new file below.
+        let is_another = self.opened.is_some() && self.identity() != self.opened;
+        let (disk, survey, set_aside) = self.open_file()?;
         self.opened = self.identity();
         Ok(Opened {
             disk,
-            found,
-            totals,
-            damaged,
+            found: survey.found,
+            totals: survey.totals,
+            damaged: survey.damaged,
+            is_another,
             set_aside,
         })
     }

@@ -23,7 +23,7 @@ use crate::publish::store::{Earlier, Next, Tally, Waiting, WindowId};
 use work::Removal;
 pub(super) use work::{Commit, Found, Put, Work};
 
-/// The first window of a run; what earlier runs left has smaller ids.
+/// The first window of a run; what earlier runs left has smaller ids. No id is used twice.
 const FIRST: u64 = 1 << 40;
 
 /// A disk that has not answered for so long holds up no window that is in memory too.
@@ -68,8 +68,10 @@ pub(super) struct Index {
     others: Vec<Found>,
     /// The id of the next window.
     next: u64,
-    /// The key on the disk that belongs to the id [`FIRST`]; set when the disk was opened first.
-    first_key: Option<u64>,
+    /// The smallest id so far.
+    first: u64,
+    /// The key of the next window on the disk; known when it was opened.
+    next_key: Option<u64>,
     disk: Disk,
     /// Since when the disk has been at work, by the caller's clock.
     at_work_since: Option<Duration>,
@@ -87,6 +89,8 @@ pub(super) struct Index {
 #[derive(Debug)]
 struct Entry {
     id: WindowId,
+    /// Its key on the disk, whether it is there or not; absent as long as no disk was opened.
+    key: Option<u64>,
     start: u64,
     samples: u64,
     /// Its bytes on the disk; 0 as long as it is not there.
@@ -115,6 +119,10 @@ struct Ledger {
     found: Vec<Totals>,
     /// What it said about this node's.
     earlier: Earlier,
+    /// What this run wrote last on the disk that is there now.
+    written: Option<Totals>,
+    /// The same of disks that were there before.
+    left: Vec<Totals>,
 }
 
 #[derive(Debug, Default)]
@@ -134,7 +142,8 @@ impl Index {
             entries: VecDeque::new(),
             others: Vec::new(),
             next: FIRST,
-            first_key: None,
+            first: FIRST,
+            next_key: None,
             disk: Disk::Opening,
             at_work_since: Some(now),
             wanted: None,
@@ -150,8 +159,10 @@ impl Index {
         self.make_room_in_memory(&window);
         let id = WindowId(self.next);
         self.next += 1;
+        let key = self.new_key();
         self.entries.push_back(Entry {
             id,
+            key,
             start: window.start,
             samples: window.samples(),
             stored: 0,
@@ -258,8 +269,7 @@ impl Index {
         };
         if entry.stored > 0 {
             let bytes = entry.stored;
-            let key = self.key(id);
-            self.removals.extend(key.map(|key| Removal { key, bytes }));
+            self.removals.extend(entry.key.map(|key| Removal { key, bytes }));
         }
         self.ledger.gone.add(entry.settled.as_deref());
         if self.wanted == Some(id) {
@@ -373,12 +383,10 @@ impl Index {
         }
     }
 
-    fn key(&self, id: WindowId) -> Option<u64> {
-        Some((id.0 + self.first_key?) - FIRST)
-    }
-
-    fn id(&self, key: u64) -> Option<WindowId> {
-        Some(WindowId((key + FIRST).checked_sub(self.first_key?)?))
+    fn new_key(&mut self) -> Option<u64> {
+        let key = self.next_key?;
+        self.next_key = Some(key + 1);
+        Some(key)
     }
 
     fn position(&self, id: WindowId) -> Option<usize> {
@@ -437,14 +445,14 @@ impl Settled {
 }
 
 impl LostLog {
-    /// A line when it begins and every ten minutes while it lasts: each minute of a long outage loses a window.
+    /// A line when it begins and every ten minutes while it lasts: each minute of a long outage may lose a window.
     fn add(&mut self, samples: u64, reason: DropReason) {
         self.samples += samples;
         if self.repeated.is_due() {
             tracing::error!(
                 samples = self.samples,
                 reason = reason.as_str(),
-                "the oldest windows are lost"
+                "windows are lost"
             );
             self.samples = 0;
         }

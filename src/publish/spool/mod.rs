@@ -37,7 +37,7 @@ use self::files::Directory;
 use self::index::{Index, Limits};
 use self::report::Report;
 use self::room::Bounds;
-use self::shared::Shared;
+use self::shared::{Shared, State};
 use self::task::SpoolTask;
 use super::store::{Next, Store, Tally, WindowId};
 use crate::metrics::window::DropReason;
@@ -116,6 +116,19 @@ impl Spool {
         };
         let mut index = Index::new(limits, Origin::default(), 0, clock::boot_now());
         index.failed(index::Disk::Failing);
+        Self::of(index)
+    }
+
+    /// One whose disk hangs from now on.
+    pub(crate) fn hanging() -> Self {
+        let limits = Limits {
+            windows: FEWEST,
+            bytes: MEMORY_BYTES,
+        };
+        Self::of(Index::new(limits, Origin::default(), 0, clock::boot_now()))
+    }
+
+    fn of(index: Index) -> Self {
         let report = Report::new(PathBuf::new(), 0);
         Self {
             shared: Arc::new(Shared::new(index, report)),
@@ -132,6 +145,10 @@ impl Drop for Spool {
 impl Store for Spool {
     fn push(&self, window: ClosedWindow) {
         self.shared.call(|index| index.push(window));
+        let mut state = self.shared.lock();
+        let State { index, report, .. } = &mut *state;
+        report.waits(index, clock::boot_now());
+        drop(state);
         self.shared.changed.notify_one();
     }
 

@@ -1,6 +1,6 @@
 //! What the spool says about itself: its part of the status, and a log line per change of state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub struct SpoolStatus {
 }
 
 /// How the spool is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SpoolState {
     /// It is being opened.
@@ -67,7 +67,8 @@ pub(super) struct Report {
     pub(super) status: SpoolStatus,
     /// Whether the log has the trouble that lasts.
     is_logged: bool,
-    log: log::Repeated,
+    /// One for each trouble: that the disk was full a minute ago is no reason not to say that it is read-only now.
+    logs: BTreeMap<SpoolState, log::Repeated>,
 }
 
 /// What there is too little of.
@@ -111,7 +112,7 @@ impl Report {
                 ..SpoolStatus::default()
             },
             is_logged: false,
-            log: log::Repeated::default(),
+            logs: BTreeMap::new(),
         }
     }
 
@@ -129,12 +130,27 @@ impl Report {
         };
         if let Some(since) = index.stuck_since(now) {
             let seconds = now.saturating_sub(since).as_secs_f64();
+            let (what, mend) = self.stuck();
             status.state = SpoolState::Stuck;
             status.since = clock::wall_now().as_secs_f64() - seconds;
-            status.what = Some(format!("the disk below {} does not answer", self.dir()));
-            status.mend = Some("look at the disk: the kernel's log may say more".into());
+            (status.what, status.mend) = (Some(what), Some(mend.into()));
         }
         status
+    }
+
+    fn stuck(&self) -> (String, &'static str) {
+        (
+            format!("the disk below {} does not answer", self.dir()),
+            "look at the disk: the kernel's log may say more",
+        )
+    }
+
+    /// A window comes while the disk does not answer: the thread that has it cannot say so.
+    pub(super) fn waits(&mut self, index: &Index, now: Duration) {
+        if index.stuck_since(now).is_some() {
+            let (what, mend) = self.stuck();
+            self.log(SpoolState::Stuck, &what, mend);
+        }
     }
 
     /// It does what it has to.
@@ -192,6 +208,10 @@ impl Report {
         } else {
             SpoolState::Failing
         };
+        if let DiskError::Gone { path } = error {
+            // Whatever else was wrong lately: this is somebody's doing, and may have cost windows.
+            tracing::error!(path = %path.display(), "the spool's file was removed or replaced");
+        }
         let mend = self.mend(error);
         self.trouble(state, log::chain(error), mend);
     }
@@ -215,7 +235,7 @@ impl Report {
                 }
                 _ => format!("look at the disk below {dir}: the kernel's log may say more"),
             },
-            DiskError::Gone { .. } => "nothing: a new file is begun".into(),
+            DiskError::Gone { .. } => "nothing: what is there now is used, or a new file begun".into(),
             DiskError::InUse { .. } => "end the other process, or set spool.dir to another directory".into(),
             DiskError::Store { .. } | DiskError::Damaged { .. } => {
                 format!("look at the disk below {dir}: the kernel's log may say more")
@@ -229,17 +249,17 @@ impl Report {
     }
 
     fn trouble(&mut self, state: SpoolState, what: String, mend: String) {
-        if self.log.is_due() {
-            self.is_logged = true;
-            tracing::error!(
-                error = what,
-                mend,
-                "the spool is not well: windows wait in memory"
-            );
-        }
+        self.log(state, &what, &mend);
         self.status.what = Some(what);
         self.status.mend = Some(mend);
         self.turn(state);
+    }
+
+    fn log(&mut self, state: SpoolState, error: &str, mend: &str) {
+        if self.logs.entry(state).or_default().is_due() {
+            self.is_logged = true;
+            tracing::error!(error, mend, "the spool is not well: windows wait in memory");
+        }
     }
 
     fn turn(&mut self, state: SpoolState) {

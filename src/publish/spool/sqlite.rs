@@ -5,11 +5,12 @@
 //! that fails under a mapping is a signal, not an error), and a damaged page is an error, never a panic.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, ffi, params};
 
 use super::disk::{Disk, DiskError, Usage};
 use super::totals::Totals;
@@ -110,6 +111,10 @@ impl Sqlite {
                 .execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL;")?;
         }
         self.connection.execute_batch(SETUP)?;
+        // The operating system lets us write to it: it is the file that says no.
+        if self.connection.is_readonly("main")? {
+            return Err(damaged("its header says that it is never to be written"));
+        }
         if is_new {
             self.connection.execute_batch(&format!(
                 "{TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
@@ -151,18 +156,24 @@ impl Sqlite {
         each().map_err(|error| error_of("cannot read", &self.path, error))
     }
 
-    /// The ledgers that can be read.
+    /// The ledgers. One that makes no sense begins anew; it keeps no window from being read.
     pub(super) fn ledgers(&self) -> Result<Vec<Totals>, DiskError> {
-        let texts = || {
+        let read = || {
             let mut statement = self.connection.prepare("SELECT totals FROM ledgers")?;
-            let texts = statement.query_map([], |row| row.get::<_, String>(0))?;
-            texts.collect::<rusqlite::Result<Vec<_>>>()
+            let mut rows = statement.query([])?;
+            let mut ledgers = Vec::new();
+            while let Some(row) = rows.next()? {
+                match serde_json::from_slice(row.get_ref(0)?.as_bytes()?) {
+                    Ok(totals) => ledgers.push(totals),
+                    Err(error) => {
+                        let error = error.to_string();
+                        tracing::error!(error, "a ledger in the spool is damaged: it begins anew");
+                    }
+                }
+            }
+            Ok(ledgers)
         };
-        let texts = texts().map_err(|error| error_of("cannot read", &self.path, error))?;
-        Ok(texts
-            .iter()
-            .filter_map(|text| serde_json::from_str(text).ok())
-            .collect())
+        read().map_err(|error| error_of("cannot read", &self.path, error))
     }
 
     fn write(
@@ -207,8 +218,12 @@ impl Sqlite {
         let (_, _, free) = self.pages()?;
         if free > 2 * SPARE_PAGES {
             let pages = free - SPARE_PAGES;
-            self.connection
-                .execute_batch(&format!("PRAGMA incremental_vacuum({pages});"))?;
+            let mut vacuum = self
+                .connection
+                .prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+            let mut steps = vacuum.query([])?;
+            // Each step gives one page back; execute_batch would take the first alone.
+            while steps.next()?.is_some() {}
         }
         Ok(())
     }
@@ -253,11 +268,36 @@ fn is_foreign(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
 }
 
+fn damaged(how: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(how.to_owned()))
+}
+
+/// What no statement of ours meets in a file as it was written: a bit that flipped in the schema or in a number of the
+/// header is, for SQLite, an error of whoever asks.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error.sqlite_error() {
+        // A value of another type, or no UTF-8.
+        None => true,
+        Some(error) => matches!(
+            error.extended_code & 0xff,
+            ffi::SQLITE_CORRUPT
+                | ffi::SQLITE_NOTADB
+                | ffi::SQLITE_ERROR
+                | ffi::SQLITE_MISMATCH
+                | ffi::SQLITE_TOOBIG
+        ),
+    }
+}
+
 fn error_of(what: &'static str, path: &Path, error: rusqlite::Error) -> DiskError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => DiskError::InUse { path },
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => DiskError::Damaged {
+        Some(ErrorCode::DiskFull) => {
+            let what = format!("{what} {}: no space left on its file system", path.display());
+            DiskError::refused(io::Error::new(io::ErrorKind::StorageFull, what))
+        }
+        _ if is_damage(&error) => DiskError::Damaged {
             path,
             source: Arc::new(error),
         },

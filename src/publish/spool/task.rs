@@ -10,6 +10,7 @@ use super::index::{self, Commit, Put, Work};
 use super::room::{self, Bounds, Room};
 use super::shared::Shared;
 use super::{record, report};
+use crate::log;
 use crate::metrics::clock;
 use crate::publish::store::WindowId;
 
@@ -61,7 +62,10 @@ impl<M: Medium> SpoolTask<M> {
                         return;
                     }
                 }
-                Err(error) => self.failed(index::Disk::Failing, &error),
+                Err(error) => {
+                    let error = self.explained(error);
+                    self.failed(index::Disk::Failing, &error);
+                }
             }
             if !self.shared.sleeps_until(self.retry) {
                 return;
@@ -75,15 +79,26 @@ impl<M: Medium> SpoolTask<M> {
             found,
             totals,
             damaged,
+            is_another,
             set_aside,
         } = self.medium.open()?;
         if !damaged.is_empty() {
             tracing::error!(windows = damaged.len(), "windows in the spool are damaged: lost");
-            disk.commit(&damaged, &[], None)?;
+            // On a disk that takes nothing they stay until the next start: they are in nobody's way.
+            if let Err(error) = disk.commit(&damaged, &[], None) {
+                tracing::warn!(
+                    error = log::chain(&error),
+                    "damaged windows cannot be removed now"
+                );
+            }
         }
         let usage = disk.usage()?;
         self.shared.answer(|state| {
-            state.index.opened(found, totals);
+            if is_another {
+                state.index.exchanged(found, totals);
+            } else {
+                state.index.opened(found, totals);
+            }
             if let Some(set_aside) = set_aside {
                 state.report.set_aside(set_aside);
             }
@@ -121,8 +136,7 @@ impl<M: Medium> SpoolTask<M> {
             Ok(()) => self.committed(commit, &records, disk.usage()?),
             Err(error @ DiskError::Damaged { .. }) => return Err(error),
             Err(error) => {
-                // The operating system knows better what is wrong.
-                let error = self.medium.probe().err().unwrap_or(error);
+                let error = self.explained(error);
                 self.failed(index::Disk::ReadOnly, &error);
             }
         }
@@ -196,6 +210,14 @@ impl<M: Medium> SpoolTask<M> {
             Some(Err(_)) | None => state.index.damaged(id),
         });
         Ok(())
+    }
+
+    /// The operating system knows better than the store what is wrong.
+    fn explained(&self, error: DiskError) -> DiskError {
+        match error {
+            DiskError::Store { .. } => self.medium.probe().err().unwrap_or(error),
+            _ => error,
+        }
     }
 
     fn failed(&mut self, disk: index::Disk, error: &DiskError) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{PublishError, Sending, leave};
+use super::{LOOK_AGAIN, PublishError, Sending, changed, leave};
 use crate::publish::Publisher;
 use crate::publish::fate::{Class, Failure};
 use crate::publish::store::Next;
@@ -33,7 +33,7 @@ impl<P: Publisher> Sending<P> {
             let waiting = match self.front() {
                 Next::Ready(waiting) => waiting,
                 Next::Loading => {
-                    self.store.changed().await;
+                    changed(&*self.store, Instant::now() + LOOK_AGAIN).await;
                     continue;
                 }
                 Next::Empty => return Ok(()),
@@ -52,7 +52,10 @@ impl<P: Publisher> Sending<P> {
         loop {
             let waiting = match self.store.newest(self.order.back()) {
                 Next::Ready(waiting) => waiting,
-                Next::Loading if timeout_at(deadline, self.store.changed()).await.is_ok() => continue,
+                Next::Loading if Instant::now() < deadline => {
+                    changed(&*self.store, deadline).await;
+                    continue;
+                }
                 Next::Empty if std::mem::take(&mut is_worth_another_round) => {
                     self.order.start_over();
                     continue;

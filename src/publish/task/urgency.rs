@@ -42,7 +42,7 @@ impl Urgency {
         loop {
             let now = self.announced.borrow_and_update().clone();
             if now != self.known {
-                if now.rebalance != self.known.rebalance {
+                if now.rebalance.is_some() && now.rebalance != self.known.rebalance {
                     self.rebalancing = Some(Rebalancing {
                         since: Instant::now(),
                         all_is_sent: false,
@@ -57,8 +57,8 @@ impl Urgency {
         }
     }
 
-    /// An interruption is certain and stays so. A recommendation may have no consequence for days: it is over when
-    /// everything that there was is sent.
+    /// An interruption is certain as long as it is announced. A recommendation may have no consequence for days: it is
+    /// over when everything that there was is sent.
     pub(super) fn is_great(&self) -> bool {
         let is_on = |it: Rebalancing| !it.all_is_sent || it.since.elapsed() < LAST_WINDOW;
         self.known.notice.is_some() || self.rebalancing.is_some_and(is_on)

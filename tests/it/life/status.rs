@@ -154,6 +154,7 @@ fn check_says_as_json_that_all_is_well() {
             "publish.groups",
             "status.socket",
             "node.state_dir",
+            "spool.dir",
             "host.root_dir",
             "gpu",
             "gpu.kmsg"
@@ -166,7 +167,7 @@ fn check_says_as_json_that_all_is_well() {
             "{finding:?}"
         );
     }
-    assert_eq!(findings[6]["found"], "driver 580.95.05, 1 x NVIDIA A10G");
+    assert_eq!(findings[7]["found"], "driver 580.95.05, 1 x NVIDIA A10G");
     assert!(!node.path("state").exists(), "it changes nothing");
 }
 
@@ -177,7 +178,7 @@ fn check_says_as_json_what_is_wrong_and_how_to_mend_it() {
     let (code, text, stderr) = output(node.command(&["check", "--json", "--set", "gpu.kmsg=/nonexistent"]));
     assert_eq!(
         (code, stderr.as_str()),
-        (1, "gpushare: 1 of 8 checks failed\n"),
+        (1, "gpushare: 1 of 9 checks failed\n"),
         "{text}"
     );
     let findings: Vec<BTreeMap<String, String>> = serde_json::from_str(&text).unwrap();
@@ -208,11 +209,12 @@ fn check_finds_what_would_leave_the_agent_without_data_or_state() {
         .with("gpu.enabled", "false")
         .with("host.root_dir", "\"/nonexistent\"")
         .with("node.state_dir", "\"/proc/gpushare\"")
+        .with("spool.dir", "\"/sys/gpushare\"")
         .with("publish.groups", "[]");
     let (code, text, stderr) = output(node.command(&["check"]));
     assert_eq!(
         (code, stderr.as_str()),
-        (1, "gpushare: 2 of 7 checks failed\n"),
+        (1, "gpushare: 3 of 8 checks failed\n"),
         "{text}"
     );
     for (level, subject, found) in [
@@ -221,6 +223,11 @@ fn check_finds_what_would_leave_the_agent_without_data_or_state() {
             "ERROR",
             "node.state_dir",
             "/proc/gpushare is in a file system of the kernel",
+        ),
+        (
+            "ERROR",
+            "spool.dir",
+            "/sys/gpushare is in a file system of the kernel",
         ),
         ("ERROR", "host.root_dir", "/nonexistent/proc/stat"),
     ] {
@@ -286,4 +293,22 @@ fn an_answer_that_nobody_reads_is_no_failure() {
         let status = command.stdout(stdout).stderr(Stdio::null()).status().unwrap();
         assert_eq!(status.code(), Some(0), "{arguments:?}");
     }
+}
+
+#[test]
+fn check_says_whether_the_spool_has_the_room_that_it_may_take() {
+    let node = Node::new(NO_GPUS).with("gpu.enabled", "false");
+    for (key, code, level, found) in [
+        ("spool.min_free_bytes=4PiB", 1, "ERROR", "windows wait in memory"),
+        ("spool.max_bytes=4PiB", 0, "warning", "less than spool.max_bytes"),
+    ] {
+        let (ended, text, _) = output(node.command(&["check", "--set", key]));
+        let said = text
+            .lines()
+            .find(|line| line.contains("  spool.dir "))
+            .unwrap_or_default();
+        assert_eq!(ended, code, "{text}");
+        assert!(said.starts_with(level) && said.contains(found), "{text}");
+    }
+    assert!(!node.path("spool").exists(), "it changes nothing");
 }

@@ -192,3 +192,34 @@ fn c21_a_restart_costs_no_whole_window() {
         open_window(&begun) + 1..=open_window(&begun) + 2,
     );
 }
+
+#[test]
+fn c15_a_spool_that_is_mounted_while_the_agent_runs_is_published_and_not_overwritten() {
+    let fake = FakeCloudWatch::start().unwrap();
+    fake.play([Rule::always(Fate::Throttle)]);
+    let node = node(&fake);
+    let agent = node.start();
+    let waiting = wait_for_backlog(&agent, 4);
+    kill(agent);
+    let (spool, elsewhere) = (node.path("spool"), node.path("elsewhere"));
+    fs_err::rename(&spool, &elsewhere).unwrap();
+
+    let agent = node.start();
+    wait_for_backlog(&agent, 3);
+    // As when the file system that belongs there comes late.
+    fs_err::rename(&spool, node.path("below")).unwrap();
+    fs_err::rename(&elsewhere, &spool).unwrap();
+    agent.wait("the other file is found", |status| {
+        status.publish.earlier.runs == 1 && status.publish.pending_windows > 5
+    });
+    fake.play([]);
+    let after = wait_for_all(&agent);
+    assert_adds_up(&after);
+    let ended = stopped(agent);
+    assert!(ended.log.contains("removed or replaced"), "{}", ended.log);
+    let arrived = windows(&fake.accepted());
+    let last = open_window(&waiting);
+    for start in last - 3..last - 1 {
+        assert!(arrived.contains_key(&start), "{start} of {:?}", arrived.keys());
+    }
+}

@@ -79,6 +79,16 @@ impl Process {
             .with_context(|| format!("{path} has no VmHWM"))
     }
 
+    /// How many files, sockets and the like it has open.
+    pub(crate) fn open_files(self) -> anyhow::Result<usize> {
+        Ok(fs_err::read_dir(format!("/proc/{}/fd", self.pid))?.count())
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(self) -> anyhow::Result<usize> {
+        Ok(fs_err::read_dir(format!("/proc/{}/task", self.pid))?.count())
+    }
+
     pub(crate) fn memory(self) -> anyhow::Result<Memory> {
         let path = format!("/proc/{}/smaps_rollup", self.pid);
         let text = fs_err::read_to_string(&path)?;
@@ -194,5 +204,6 @@ mod tests {
         // The kernel counts resident pages in batches: the two need not agree to the page.
         assert!(this.peak_rss_bytes().unwrap() > memory.rss_bytes / 2);
         assert!(this.first_thread_time().unwrap() > Duration::ZERO);
+        assert!(this.open_files().unwrap() > 2 && this.threads().unwrap() > 1);
     }
 }

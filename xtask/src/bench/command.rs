@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::machine::Machine;
 use super::report::{Figures, render};
 use super::subject::{Node, Subject};
-use super::{outage, pushes, ready, steady, tick, traffic};
+use super::{outage, pushes, ready, replay, soak, spool, steady, tick, traffic};
 use crate::agent::{ALL_GROUPS, Interrupt};
 use crate::args::{Args, UsageError};
 use crate::workspace::{Workspace, succeed};
@@ -18,6 +18,7 @@ pub(crate) struct Options {
     pub(super) runs: usize,
     pub(super) pushes: usize,
     pub(super) outage: usize,
+    pub(super) soak: u64,
 }
 
 impl Options {
@@ -27,6 +28,7 @@ impl Options {
             runs: args.count("--runs")?.unwrap_or(3),
             pushes: usize::from(args.count::<u16>("--pushes")?.unwrap_or(60)),
             outage: usize::from(args.count::<u16>("--outage")?.unwrap_or(75)),
+            soak: args.count("--soak")?.unwrap_or(10),
         };
         args.finish()?;
         Ok(options)
@@ -43,6 +45,7 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> anyhow::Result<Exi
         "-p",
         "fake-nvml",
     ]))?;
+    keep(workspace)?;
     let figures = measure(workspace, options)?;
     let text = render(&figures, &Machine::find(workspace)?, options);
     fs_err::create_dir_all(workspace.path("docs"))?;
@@ -51,8 +54,22 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
+/// `cargo bench` builds the agent again, with what tests need in it, and puts it in the place of the release.
+fn keep(workspace: &Workspace) -> anyhow::Result<()> {
+    fs_err::create_dir_all(workspace.target("bench"))?;
+    for name in ["gpushare", "libfake_nvml.so"] {
+        let built = workspace.target(format!("release/{name}"));
+        let kept = workspace.target(format!("bench/{name}"));
+        // Not written over: a copy of an earlier run may still be mapped somewhere.
+        let _ = fs_err::remove_file(&kept);
+        fs_err::copy(built, kept)?;
+    }
+    Ok(())
+}
+
 fn measure(workspace: &Workspace, options: Options) -> anyhow::Result<Figures> {
     let tick = tick::run(workspace)?;
+    let spool = spool::run(workspace)?;
     let interrupt = Interrupt::listen()?;
     let node = Node {
         instance_type: "p5.48xlarge",
@@ -66,7 +83,10 @@ fn measure(workspace: &Workspace, options: Options) -> anyhow::Result<Figures> {
         Ok(Figures {
             binary_bytes: fs_err::metadata(&subject.binary)?.len(),
             tick,
+            spool,
             ready_ms: ready::run(&subject, &interrupt)?,
+            replay: replay::run(workspace, &interrupt)?,
+            soak: soak::run(workspace, options.soak, &interrupt)?,
             traffic: traffic::run(workspace, &interrupt)?,
             pushes: pushes::run(workspace, options.pushes, &interrupt)?,
             outage: outage::run(workspace, options.outage, &interrupt)?,

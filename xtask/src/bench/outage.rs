@@ -30,7 +30,7 @@ pub(super) struct Outage {
     pub(super) kept_windows: usize,
     pub(super) kept_samples: f64,
     pub(super) before: Memory,
-    /// At the end of the outage, all that is kept being in memory.
+    /// At the end of the outage.
     pub(super) full: Memory,
     /// When the backlog is gone.
     pub(super) after: Memory,

@@ -125,8 +125,7 @@ pub(super) fn outage(outage: &Outage) -> String {
     } = outage;
     let mut text = format!(
         "\n## An outage\n\nThe node of the publishes above, while CloudWatch refuses connections for {windows} windows of {} s. \
-         Of these, {kept_windows} with {kept_samples:.0}\nsamples arrived afterwards: what the agent kept in memory. Older ones had \
-         given way where there were more.\n\n\
+         Of these, {kept_windows} with {kept_samples:.0}\nsamples arrived afterwards: they waited in the spool.\n\n\
          | Memory, MiB | Before | At the end of the outage | Greatest | Backlog gone | Budget | |\n|---|---|---|---|---|---|---|\n",
         WINDOW.as_secs()
     );

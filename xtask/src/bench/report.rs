@@ -5,10 +5,13 @@ use std::fmt::Write as _;
 use super::command::Options;
 use super::machine::Machine;
 use super::outage::Outage;
-use super::publishing;
 use super::pushes::Pushes;
+use super::replay::Replay;
+use super::soak::Soak;
+use super::spool::Spool;
 use super::steady::Steady;
 use super::traffic::Traffic;
+use super::{publishing, spooling};
 
 /// What was measured.
 pub(super) struct Figures {
@@ -19,6 +22,9 @@ pub(super) struct Figures {
     pub(super) traffic: Vec<Traffic>,
     pub(super) pushes: Pushes,
     pub(super) outage: Outage,
+    pub(super) spool: Vec<Spool>,
+    pub(super) replay: Replay,
+    pub(super) soak: Soak,
 }
 
 pub(super) const MIB: f64 = 1024.0 * 1024.0;
@@ -42,6 +48,9 @@ pub(super) fn render(figures: &Figures, machine: &Machine, options: Options) -> 
     text.push_str(&publishing::bill(&figures.traffic));
     text.push_str(&publishing::pushes(&figures.pushes));
     text.push_str(&publishing::outage(&figures.outage));
+    text.push_str(&spooling::spool(&figures.spool));
+    text.push_str(&spooling::replay(&figures.replay));
+    text.push_str(&spooling::soak(&figures.soak));
     let of_steady = |value: fn(&Steady) -> u64| {
         let values: Vec<f64> = figures.steady.iter().map(|run| value(run) as f64 / MIB).collect();
         median(&sorted(&values))
@@ -72,11 +81,12 @@ fn whole_process(figures: &Figures, machine: &Machine, options: Options) -> Stri
         runs,
         pushes,
         outage,
+        soak,
     } = options;
     let mut text = format!(
         "<!-- Written by `cargo xtask bench`: run it again rather than editing. -->\n\n# Benchmarks\n\n\
          Figures of the release build of commit {commit}, taken on {date} on {cpu}, {cores} cores,\nLinux {kernel}, with\n\n\
-         ```\ncargo xtask bench --minutes {minutes} --runs {runs} --pushes {pushes} --outage {outage}\n```\n\n\
+         ```\ncargo xtask bench --minutes {minutes} --runs {runs} --pushes {pushes} --outage {outage} --soak {soak}\n```\n\n\
          GPUs, instance metadata and CloudWatch are simulated by the test kit. What a real driver's library takes, in memory\n\
          above all, comes on top, and so does TLS.\n\n## Whole process\n\n\
          Eight GPUs (scenario `p5.48xlarge`), samples every second, windows of 60 s, groups host, gpu, health and agent,\n\
@@ -200,6 +210,9 @@ mod tests {
             traffic: Vec::new(),
             pushes: Pushes::default(),
             outage: Outage::default(),
+            spool: Vec::new(),
+            replay: Replay::default(),
+            soak: Soak::default(),
         };
         let machine = Machine {
             cpu: "CPU".into(),
@@ -213,6 +226,7 @@ mod tests {
             runs: 3,
             pushes: 60,
             outage: 75,
+            soak: 10,
         };
         let text = render(&figures, &machine, options);
         for line in [
@@ -221,7 +235,7 @@ mod tests {
             "| resident memory, agent | 7.0 MiB | 7.0 to 7.0 | 3 | <= 14 MiB | met |",
             "| CPU, of one core | 0.30 % | 0.20 to 0.40 | 3 | <= 0.3 % | missed |",
             "| exec to READY | 25.0 ms | 10.0 to 250.0 | 4 | <= 200 ms | met |",
-            "cargo xtask bench --minutes 10 --runs 3 --pushes 60 --outage 75",
+            "cargo xtask bench --minutes 10 --runs 3 --pushes 60 --outage 75 --soak 10",
             "| gpushare: agent; Pss with its child | 11.53 | 7.0 | 12.0 |",
             "tick_us_median=12",
         ] {

@@ -83,6 +83,6 @@ pub(super) fn family(agent: Process) -> Vec<Process> {
     family
 }
 
-fn cpu_time(family: &[Process]) -> anyhow::Result<Duration> {
+pub(super) fn cpu_time(family: &[Process]) -> anyhow::Result<Duration> {
     family.iter().map(|process| process.cpu_time()).sum()
 }

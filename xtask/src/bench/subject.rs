@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
 use crate::agent::{Cloud, Settings};
 use crate::workspace::Workspace;
@@ -36,12 +36,7 @@ impl Subject {
             .prefix("gpushare-bench-")
             .tempdir()
             .context("make a directory for the agent")?;
-        let library = workspace.target("release/libfake_nvml.so");
-        ensure!(
-            library.is_file(),
-            "{} was not built: is fake-nvml still a cdylib?",
-            library.display()
-        );
+        let library = workspace.target("bench/libfake_nvml.so");
         let name = format!("{}.toml", node.instance_type);
         let scenario = dir.path().join(&name);
         let text = fs_err::read_to_string(workspace.path("testkit/scenarios").join(&name))?;
@@ -60,7 +55,7 @@ impl Subject {
         let log = workspace.target(format!("bench-{}.log", node.instance_type));
         fs_err::write(&log, "")?;
         Ok(Self {
-            binary: workspace.target("release/gpushare"),
+            binary: workspace.target("bench/gpushare"),
             config: settings.write()?,
             scenario,
             log,

@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 /// The test kit's nodes with 1, 4 and 8 GPUs.
 const NODES: [&str; 3] = ["g4dn.xlarge", "g5.12xlarge", "p5.48xlarge"];
 /// The groups of the default configuration that are built.
-const GROUPS: [&str; 3] = ["host", "gpu", "agent"];
+pub(super) const GROUPS: [&str; 3] = ["host", "gpu", "agent"];
 /// Whole minutes that are counted; the one in which the agent started is not.
 pub(super) const MINUTES: usize = 3;
 /// A minute to the first window, one for each, and time for the last to arrive.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::metrics::{ClosedWindow, Distribution, Metric, Series};
+use crate::publish::spool::totals::Totals;
 
 fn directory() -> (tempfile::TempDir, Directory) {
     let dir = tempfile::tempdir().unwrap();
@@ -78,6 +79,63 @@ fn c15_a_file_whose_pages_do_not_fit_is_set_aside_and_what_can_be_read_of_it_is_
     assert_eq!(opened.found.len(), aside.saved_windows);
 }
 
+/// Bytes of SQLite's header, of the schema, of a page's and a cell's head, and of a ledger: the places where a flipped
+/// bit is more than a damaged record.
+fn tender(bytes: &[u8]) -> Vec<usize> {
+    let start = |text: &[u8]| bytes.windows(text.len()).position(|part| part == text).unwrap();
+    let (schema, ledger) = (start(b"CREATE TABLE ledgers"), start(b"i-a{\"instance\""));
+    (16..100)
+        .chain((schema..4096).step_by(31))
+        .chain((4096..4096 * 4).step_by(4096).flat_map(|page| page..page + 12))
+        .chain((ledger - 4..ledger + 40).step_by(11))
+        .collect()
+}
+
+#[test]
+fn c15_no_flipped_bit_makes_the_spool_useless() {
+    let (_dir, mut directory) = directory();
+    let totals = Totals {
+        instance: Some("i-a".into()),
+        ..Totals::default()
+    };
+    let mut disk = directory.open().unwrap().disk;
+    let records: Vec<_> = (0..12).map(record).collect();
+    disk.commit(&[], &records, Some(&totals)).unwrap();
+    drop(disk);
+    let bytes = whole(&directory);
+    for at in tender(&bytes) {
+        let bit = if at % 4 == 1 { 7 } else { 0 };
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << bit;
+        let (_dir, mut directory) = self::directory();
+        fs_err::create_dir_all(&directory.dir).unwrap();
+        fs_err::write(directory.file(), &flipped).unwrap();
+        let written = directory
+            .open()
+            .and_then(|opened| { opened }.disk.commit(&[], &[record(99)], Some(&totals)));
+        assert!(written.is_ok(), "bit {bit} of byte {at}: {written:?}");
+    }
+}
+
+#[test]
+fn c15_a_ledger_that_makes_no_sense_begins_anew_and_costs_no_window() {
+    let (_dir, mut directory) = directory();
+    let totals = Totals {
+        instance: Some("i-a".into()),
+        ..Totals::default()
+    };
+    let mut disk = directory.open().unwrap().disk;
+    disk.commit(&[], &[record(1)], Some(&totals)).unwrap();
+    drop(disk);
+    let mut bytes = whole(&directory);
+    let at = bytes.windows(9).position(|part| part == b"\"instance").unwrap();
+    bytes[at + 3] ^= 0x80;
+    fs_err::write(directory.file(), bytes).unwrap();
+    let opened = directory.open().unwrap();
+    assert_eq!((opened.found.len(), opened.totals), (1, Vec::new()));
+    assert_eq!(opened.set_aside, None);
+}
+
 #[test]
 fn c15_a_file_that_is_no_spool_is_set_aside_as_it_is() {
     let (_dir, mut directory) = directory();
@@ -142,4 +200,23 @@ fn c14_a_file_that_was_removed_is_noticed() {
     fs_err::remove_file(directory.file()).unwrap();
     let gone = directory.still_there().unwrap_err();
     assert!(matches!(gone, DiskError::Gone { .. }), "{gone:?}");
+}
+
+#[test]
+fn c05_a_file_that_a_day_has_filled_is_small_again_when_the_day_is_gone() {
+    let (_dir, mut directory) = directory();
+    let mut disk = directory.open().unwrap().disk;
+    let keys: Vec<u64> = (0..400).collect();
+    let records: Vec<(u64, Vec<u8>)> = keys.iter().map(|key| (*key, vec![7; 8000])).collect();
+    disk.commit(&[], &records, None).unwrap();
+    let full = disk.usage().unwrap();
+    assert!(full.file > 3_200_000, "{full:?}");
+    for keys in keys.rchunks(7) {
+        disk.commit(keys, &[], None).unwrap();
+    }
+    let empty = disk.usage().unwrap();
+    assert!(empty.file < 1_000_000, "{empty:?} of {full:?}");
+    drop(disk);
+    let length = fs_err::metadata(directory.file()).unwrap().len();
+    assert!(length < 1_000_000, "{length} of {full:?}");
 }

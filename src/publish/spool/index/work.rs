@@ -1,6 +1,6 @@
 //! What the disk has to do next, and what it says when it has done it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::metrics::window::DropReason;
 use crate::publish::spool::origin::Origin;
 use crate::publish::spool::record::Recorded;
 use crate::publish::spool::totals::Totals;
-use crate::publish::store::{Earlier, WindowId};
+use crate::publish::store::WindowId;
 
 /// So many windows are written at once: what piled up in memory while the disk was ill comes in modest pieces.
 const MOST_PUTS: usize = 8;
@@ -95,7 +95,7 @@ impl Index {
             Disk::ReadOnly => (tries, usize::from(tries)),
         };
         let unsaved = self.entries.iter().rev().filter(|entry| entry.stored == 0);
-        let puts: Vec<Put> = unsaved.take(most).filter_map(|entry| self.put(entry)).collect();
+        let puts: Vec<Put> = unsaved.take(most).filter_map(Self::put).collect();
         if puts.is_empty() && (self.removals.is_empty() || !removes) {
             return None;
         }
@@ -108,18 +108,17 @@ impl Index {
         })
     }
 
-    fn put(&self, entry: &Entry) -> Option<Put> {
+    fn put(entry: &Entry) -> Option<Put> {
         Some(Put {
             id: entry.id,
-            key: self.key(entry.id)?,
+            key: entry.key?,
             window: Arc::clone(entry.memory.as_ref()?),
         })
     }
 
     fn load(&self) -> Option<Work> {
-        let id = self.wanted?;
-        let key = self.key(id)?;
-        Some(Work::Load(id, key))
+        let entry = self.entry(self.wanted?)?;
+        Some(Work::Load(entry.id, entry.key?))
     }
 
     /// The ledger of all runs once what is to go is gone.
@@ -157,46 +156,79 @@ impl Index {
     pub(in crate::publish::spool) fn opened(&mut self, found: Vec<Found>, totals: Vec<Totals>) {
         self.at_work_since = None;
         self.disk = Disk::Well;
-        match self.first_key {
-            None => {
-                let last = found.iter().map(|found| found.key).max();
-                self.first_key = Some(last.map_or(0, |last| last + 1));
-                self.others = found;
-                self.ledger.found = totals;
-            }
-            Some(_) => self.compare(&found),
+        if self.next_key.is_none() {
+            self.take_in(found, totals);
+        } else {
+            self.compare(&found);
         }
         self.sort_out();
     }
 
-    /// The disk was opened again: it may be another one, and it may hold what was thought not to have been written.
+    /// The disk is open, and it is another one than before: its file was replaced, or a file system was mounted over
+    /// it or taken away. What is on it was left by earlier runs, or by this one before that.
+    pub(in crate::publish::spool) fn exchanged(&mut self, found: Vec<Found>, totals: Vec<Totals>) {
+        self.at_work_since = None;
+        self.disk = Disk::Well;
+        for entry in &mut self.entries {
+            entry.stored = 0;
+        }
+        self.removals.clear();
+        self.last_read = None;
+        self.lose_what_is_nowhere();
+        self.take_in(found, totals);
+        self.sort_out();
+    }
+
+    /// A disk that was not seen before: whose records it has is not known yet, and this run's follow them.
+    fn take_in(&mut self, found: Vec<Found>, totals: Vec<Totals>) {
+        let last = found.iter().map(|found| found.key).max();
+        let mut next_key = last.map_or(0, |last| last + 1);
+        for entry in &mut self.entries {
+            entry.key = Some(next_key);
+            next_key += 1;
+        }
+        self.next_key = Some(next_key);
+        self.others = found;
+        let ledger = &mut self.ledger;
+        ledger.left.extend(ledger.written.take());
+        let is_news = |totals: &Totals| !ledger.left.contains(totals);
+        ledger.found = totals.into_iter().filter(is_news).collect();
+    }
+
+    /// The disk was opened again: it may be empty, and it may hold what was thought not to have been written.
     fn compare(&mut self, found: &[Found]) {
         let on_disk: BTreeMap<u64, u32> = found.iter().map(|found| (found.key, found.bytes)).collect();
-        let keys: Vec<Option<u64>> = self.entries.iter().map(|entry| self.key(entry.id)).collect();
-        for (entry, key) in self.entries.iter_mut().zip(&keys) {
-            entry.stored = key.and_then(|key| on_disk.get(&key)).copied().unwrap_or(0);
+        for entry in &mut self.entries {
+            let stored = entry.key.and_then(|key| on_disk.get(&key));
+            entry.stored = stored.copied().unwrap_or(0);
         }
         self.others.retain(|other| on_disk.contains_key(&other.key));
         let others = self.others.iter().map(|other| Some(other.key));
-        let known: BTreeSet<Option<u64>> = keys.iter().copied().chain(others).collect();
+        let entries = self.entries.iter().map(|entry| entry.key);
+        let known: BTreeSet<Option<u64>> = entries.chain(others).collect();
         let unknown = on_disk
             .into_iter()
             .filter(|(key, _)| !known.contains(&Some(*key)));
         self.removals = unknown.map(|(key, bytes)| Removal { key, bytes }).collect();
-        let missing: Vec<WindowId> = self
-            .entries
-            .iter()
-            .filter(|entry| entry.is_nowhere())
-            .map(|entry| entry.id)
-            .collect();
-        for id in missing {
-            self.damaged(id);
+        self.lose_what_is_nowhere();
+    }
+
+    fn lose_what_is_nowhere(&mut self) {
+        let missing = self.entries.iter().filter(|entry| entry.is_nowhere());
+        let missing: Vec<(WindowId, u64)> = missing.map(|entry| (entry.id, entry.open())).collect();
+        if missing.is_empty() {
+            return;
+        }
+        let samples = missing.iter().map(|(_, samples)| samples).sum();
+        self.lost.add(samples, DropReason::SpoolDamaged);
+        for (id, _) in missing {
+            self.finish(id, DropReason::SpoolDamaged);
         }
     }
 
     /// Takes over what is this node's, once it is known who that is and what is on the disk.
     pub(super) fn sort_out(&mut self) {
-        let (Some(owner), Some(_)) = (&mut self.owner, self.first_key) else {
+        let (Some(owner), Some(_)) = (&mut self.owner, self.next_key) else {
             return;
         };
         for other in &self.others {
@@ -214,23 +246,21 @@ impl Index {
                 "earlier runs left windows in the spool: they are published too"
             );
         }
-        let entries: Vec<Entry> = ours.iter().filter_map(|found| self.recovered(found)).collect();
-        self.entries.extend(entries);
-        self.entries
-            .make_contiguous()
-            .sort_unstable_by_key(|entry| entry.id);
-        self.add_up_earlier(recovered);
-    }
-
-    fn recovered(&self, found: &Found) -> Option<Entry> {
-        Some(Entry {
-            id: self.id(found.key)?,
+        // They are in the order of their keys.
+        self.first -= ours.len() as u64;
+        let entries = (self.first..).zip(&ours).map(|(id, found)| Entry {
+            id: WindowId(id),
+            key: Some(found.key),
             start: found.start,
             samples: found.samples,
             stored: found.bytes,
             memory: None,
             settled: None,
-        })
+        });
+        let mut entries: VecDeque<Entry> = entries.collect();
+        entries.append(&mut self.entries);
+        self.entries = entries;
+        self.add_up_earlier(recovered);
     }
 
     fn add_up_earlier(&mut self, recovered: u64) {
@@ -244,13 +274,14 @@ impl Index {
             if missing > 0 {
                 *totals.dropped.entry(DropReason::SpoolDamaged).or_default() += missing;
             }
-            ledger.earlier = Earlier {
-                since: Some(totals.since),
-                runs: totals.runs,
-                collected: totals.accepted + totals.dropped.values().sum::<u64>(),
-                accepted: totals.accepted,
-                dropped: totals.dropped,
-            };
+            let earlier = &mut ledger.earlier;
+            earlier.since = earlier.since.into_iter().chain([totals.since]).min();
+            earlier.runs += totals.runs;
+            earlier.collected += totals.accepted + totals.dropped.values().sum::<u64>();
+            earlier.accepted += totals.accepted;
+            for (reason, samples) in totals.dropped {
+                *earlier.dropped.entry(reason).or_default() += samples;
+            }
         }
         ledger.earlier.collected += recovered;
     }
@@ -260,6 +291,9 @@ impl Index {
         self.at_work_since = None;
         if self.disk == Disk::ReadOnly || !commit.puts.is_empty() {
             self.disk = Disk::Well;
+        }
+        if commit.totals.is_some() {
+            self.ledger.written.clone_from(&commit.totals);
         }
         let removed: BTreeSet<u64> = commit.removals.iter().map(|removal| removal.key).collect();
         self.removals.retain(|removal| !removed.contains(&removal.key));
@@ -307,9 +341,12 @@ impl Index {
     }
 
     /// Lets the oldest windows on the disk go until `bytes` of them are gone, those of other nodes first. Returns
-    /// whether there were so many.
+    /// whether there were so many; if not, none goes.
     pub(in crate::publish::spool) fn let_go(&mut self, bytes: u64) -> bool {
         self.at_work_since = None;
+        if self.may_go() < bytes {
+            return false;
+        }
         let mut freed = 0;
         while freed < bytes {
             // They are in the order of their keys.
@@ -332,5 +369,13 @@ impl Index {
             self.finish(id, DropReason::SpoolFull);
         }
         true
+    }
+
+    /// Bytes on the disk that nobody is sending.
+    fn may_go(&self) -> u64 {
+        let ours = self.entries.iter().filter(|entry| !entry.is_held());
+        let ours: u64 = ours.map(|entry| u64::from(entry.stored)).sum();
+        let others = self.others.iter().map(|other| u64::from(other.bytes));
+        ours + others.sum::<u64>()
     }
 }

@@ -331,3 +331,24 @@ async fn c16_the_window_that_a_stop_closes_goes_first_and_alone() {
     assert_eq!(service.requests[1].2.len(), 64, "alone");
     assert!(service.requests.len() < 40, "{} requests", service.requests.len());
 }
+
+/// In real time: the disk's patience is by the clock of the machine.
+#[tokio::test]
+async fn c14_a_disk_that_hangs_delays_a_window_by_seconds_and_not_until_the_next_one() {
+    let mut stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::hanging(), |_| ());
+    stage.store.push(window(now() - 120, 1));
+    let limit = Duration::from_secs(10);
+    let arrived = tokio::time::timeout(limit, stage.until(|status| status.windows == 1)).await;
+    assert!(arrived.is_ok(), "{:?}", stage.store.tally());
+}
+
+#[tokio::test]
+async fn c16_the_last_window_is_sent_although_the_disk_hangs() {
+    let stage = Stage::with(Pacing::CLOUDWATCH, settled(), Spool::hanging(), |_| ());
+    tokio::task::yield_now().await;
+    stage.store.push(window(now() - 60, 1));
+    let (fake, outcome, took) = stage.end().await;
+    outcome.unwrap();
+    assert_eq!(fake.0.lock().unwrap().accepted.len(), 1);
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
