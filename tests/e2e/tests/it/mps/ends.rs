@@ -1,6 +1,6 @@
 //! What of one GPU's MPS ends by itself comes back, and its neighbour notices nothing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -16,9 +16,17 @@ fn m01_m03_m12_what_is_killed_or_faulty_is_back_and_verified_and_the_neighbour_n
     });
     let (first, neighbour) = (scene.pids(0), scene.pids(1));
 
-    let second = assert_replaced(&scene, &first, first.daemon, "the control daemon");
+    let (second, took) = assert_replaced(&scene, &first, first.daemon);
+    println!(
+        "verified again {} ms after the control daemon was killed",
+        took.as_millis()
+    );
     scene.wait_pod("poda", "server-gone");
-    let third = assert_replaced(&scene, &second, second.main, "gpushare mps run");
+    let (third, took) = assert_replaced(&scene, &second, second.main);
+    println!(
+        "verified again {} ms after gpushare mps run was killed",
+        took.as_millis()
+    );
     assert_eq!(scene.node.property(&mps_unit(0), "NRestarts"), "2");
 
     scene.pod(0, "podc", 1000);
@@ -41,8 +49,8 @@ fn m01_m03_m12_what_is_killed_or_faulty_is_back_and_verified_and_the_neighbour_n
     assert!(!scene.pod_said("podb", "server-gone"));
 }
 
-/// Kills one of these processes: all of them are gone, others are in their place and verified.
-fn assert_replaced(scene: &Scene, before: &Pids, killed: u32, what: &str) -> Pids {
+/// Kills one of these processes: all of them are gone, others are in their place and verified, and it is told after how long.
+fn assert_replaced(scene: &Scene, before: &Pids, killed: u32) -> (Pids, Duration) {
     let begun = Instant::now();
     scene.signal(killed, Signal::KILL);
     scene.wait("another one is verified", |status| {
@@ -50,10 +58,9 @@ fn assert_replaced(scene: &Scene, before: &Pids, killed: u32, what: &str) -> Pid
         is_ready(status, 0) && pid.is_number() && *pid != before.main
     });
     let took = begun.elapsed();
-    println!("verified again {} ms after {what} was killed", took.as_millis());
     let after = scene.pids(0);
     for pid in [before.main, before.daemon, before.server] {
         assert!(!scene.runs(pid), "process {pid} of {before:?} is left");
     }
-    after
+    (after, took)
 }
