@@ -26,8 +26,9 @@ pub(super) fn gpu(more: &str) -> String {
 
 /// The node.
 pub(super) struct Scene {
-    pub(super) node: Node,
+    /// Dropped before the directory of its programs is: it kills what runs by its file.
     pub(super) mps: Installed,
+    pub(super) node: Node,
 }
 
 impl Scene {
