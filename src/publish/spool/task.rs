@@ -54,17 +54,25 @@ impl<M: Medium> SpoolTask<M> {
     /// Until it is over.
     pub(super) fn run(mut self) {
         loop {
-            self.shared.answer(|state| state.index.begins(clock::boot_now()));
-            match self.open() {
-                Ok(disk) => {
-                    if let Left::Over = self.serve(disk) {
-                        return;
-                    }
-                }
-                Err(error) => self.failed(index::Disk::Failing, &error),
+            if let Some(disk) = self.begin()
+                && let Left::Over = self.serve(disk)
+            {
+                return;
             }
             if !self.shared.sleeps_until(self.retry) {
                 return;
+            }
+        }
+    }
+
+    /// Opens the disk; `None` if that has to be tried again.
+    pub(super) fn begin(&mut self) -> Option<M::Disk> {
+        self.shared.answer(|state| state.index.begins(clock::boot_now()));
+        match self.open() {
+            Ok(disk) => Some(disk),
+            Err(error) => {
+                self.failed(index::Disk::Failing, &error);
+                None
             }
         }
     }
@@ -96,16 +104,23 @@ impl<M: Medium> SpoolTask<M> {
     /// Works until the disk fails.
     fn serve(&mut self, mut disk: M::Disk) -> Left {
         while let Some(work) = self.shared.next_work(self.retry) {
-            let done = match work {
-                Work::Commit(commit) => self.commit(&mut disk, &commit),
-                Work::Load(id, key) => self.load(&mut disk, id, key),
-            };
-            if let Err(error) = done {
-                self.failed(index::Disk::Failing, &error);
+            if !self.step(&mut disk, work) {
                 return Left::Reopen;
             }
         }
         Left::Over
+    }
+
+    /// Does one piece of work; false if the disk has to be opened again.
+    pub(super) fn step(&mut self, disk: &mut M::Disk, work: Work) -> bool {
+        let done = match work {
+            Work::Commit(commit) => self.commit(disk, &commit),
+            Work::Load(id, key) => self.load(disk, id, key),
+        };
+        if let Err(error) = &done {
+            self.failed(index::Disk::Failing, error);
+        }
+        done.is_ok()
     }
 
     /// An error is one that asks for the disk to be opened again.
