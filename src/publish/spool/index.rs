@@ -297,8 +297,12 @@ impl Index {
     /// See [`crate::publish::store::Store::claim`].
     pub(super) fn claim(&mut self, instance: Option<&str>) {
         if self.owner.is_none() {
+            let was_nameless = self.here.instance.is_none() && instance.is_some();
             self.here.instance = instance.map(Into::into);
-            self.owner = Some(Owner::new(self.here.clone()));
+            let owner = self.owner.insert(Owner::new(self.here.clone()));
+            if was_nameless {
+                owner.was_nameless();
+            }
             self.sort_out();
         }
     }

@@ -1,6 +1,6 @@
 //! The ledger of all runs on one node, as it is kept beside its windows. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,4 +22,6 @@ pub(super) struct Totals {
     pub(super) waiting: u64,
     /// Samples given up, by reason.
     pub(super) dropped: BTreeMap<DropReason, u64>,
+    /// Boots in which this instance wrote records before it knew its name.
+    pub(super) boots: BTreeSet<String>,
 }

@@ -418,6 +418,7 @@ fn the_totals_count_what_is_gone_with_the_commit_and_nothing_else() {
         accepted: 100,
         waiting: 9,
         dropped: BTreeMap::from([(DropReason::TooOld, 1)]),
+        ..Totals::default()
     };
     index.opened(vec![found(3, 60, 7)], vec![earlier]);
     let tally = index.tally();
@@ -464,4 +465,50 @@ fn c09_what_is_too_old_goes_without_being_read_unless_somebody_has_it() {
     assert_eq!(index.expire(10_000), 0);
     drop(held);
     assert_eq!(index.expire(10_000), 3);
+}
+
+#[test]
+fn c02_windows_from_before_the_name_was_known_are_found_after_every_boot() {
+    let nameless = |boot: &str| {
+        Arc::new(Origin {
+            instance: None,
+            ..origin(boot)
+        })
+    };
+    let of = |boot: &str| Found {
+        origin: nameless(boot),
+        ..found(1, 60, 7)
+    };
+    // This boot began without a name; the ledger says so once the name is known.
+    let mut first = Index::new(
+        Limits {
+            windows: 60,
+            bytes: MUCH,
+        },
+        (*nameless("boot-1")).clone(),
+        50,
+        NOW,
+    );
+    first.opened(Vec::new(), Vec::new());
+    first.claim(Some("i-a"));
+    first.push(window(1, 1));
+    let Some(Work::Commit(commit)) = first.work(true, NOW) else {
+        panic!("there is something to write");
+    };
+    let totals = commit.totals.unwrap();
+    // Two boots later nothing else names it.
+    let mut later = fresh(60, MUCH);
+    later.opened(
+        vec![
+            of("boot-1"),
+            Found {
+                key: 2,
+                ..of("boot-9")
+            },
+        ],
+        vec![totals],
+    );
+    assert_eq!((later.tally().windows, later.others().len()), (1, 1));
+    let totals = later.totals(&[]).unwrap();
+    assert_eq!(totals.boots, ["boot-1".to_owned()].into());
 }

@@ -34,7 +34,7 @@ pub(in crate::publish::spool) struct Found {
 #[derive(Debug)]
 pub(in crate::publish::spool) enum Work {
     /// One transaction.
-    Commit(Commit),
+    Commit(Box<Commit>),
     /// A window that somebody is waiting for.
     Load(WindowId, u64),
 }
@@ -82,7 +82,10 @@ impl Index {
     /// What the disk, which is open, has to do next; it begins now.
     /// `tries` says whether one that did not take what it was given is tried again.
     pub(in crate::publish::spool) fn work(&mut self, tries: bool, now: Duration) -> Option<Work> {
-        let work = self.commit(tries).map(Work::Commit).or_else(|| self.load())?;
+        let work = self
+            .commit(tries)
+            .map(|commit| Work::Commit(Box::new(commit)))
+            .or_else(|| self.load())?;
         self.at_work_since = Some(now);
         Some(work)
     }
@@ -123,8 +126,8 @@ impl Index {
     }
 
     /// The ledger of all runs once what is to go is gone.
-    fn totals(&self, puts: &[Put]) -> Option<Totals> {
-        self.owner.as_ref()?;
+    pub(super) fn totals(&self, puts: &[Put]) -> Option<Totals> {
+        let owner = self.owner.as_ref()?;
         let put: u64 = puts.iter().map(|put| put.window.samples()).sum();
         let stored = self.entries.iter().filter(|entry| entry.stored > 0);
         let stored: u64 = stored.map(|entry| entry.samples).sum();
@@ -140,6 +143,7 @@ impl Index {
             accepted: earlier.accepted + self.ledger.gone.accepted,
             waiting: stored + put,
             dropped,
+            boots: owner.nameless().clone(),
         })
     }
 
@@ -202,10 +206,18 @@ impl Index {
         for other in &self.others {
             owner.learn(&other.origin);
         }
+        for totals in &self.ledger.found {
+            if totals.instance.is_some() && totals.instance == self.here.instance {
+                owner.learn_boots(&totals.boots);
+            }
+        }
         let (ours, others) = std::mem::take(&mut self.others)
             .into_iter()
             .partition::<Vec<_>, _>(|found| owner.owns(&found.origin));
         self.others = others;
+        for found in &ours {
+            owner.took_over(&found.origin);
+        }
         let recovered: u64 = ours.iter().map(|found| found.samples).sum();
         if !ours.is_empty() {
             tracing::info!(
