@@ -91,6 +91,8 @@ struct Entry {
     samples: u64,
     /// Its bytes on the disk; 0 as long as it is not there.
     stored: u32,
+    /// A transaction with it has failed, and may be on the disk all the same.
+    in_doubt: bool,
     memory: Option<Arc<ClosedWindow>>,
     /// What has already become of some of its samples.
     settled: Option<Box<Settled>>,
@@ -155,6 +157,7 @@ impl Index {
             start: window.start,
             samples: window.samples(),
             stored: 0,
+            in_doubt: false,
             memory: Some(Arc::new(window)),
             settled: None,
         });
@@ -256,7 +259,7 @@ impl Index {
         let Some(entry) = self.position(id).and_then(|at| self.entries.remove(at)) else {
             return;
         };
-        if entry.stored > 0 {
+        if entry.stored > 0 || entry.in_doubt {
             let bytes = entry.stored;
             let key = self.key(id);
             self.removals.extend(key.map(|key| Removal { key, bytes }));

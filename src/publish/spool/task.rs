@@ -138,6 +138,7 @@ impl<M: Medium> SpoolTask<M> {
             Err(error) => {
                 // The operating system knows better what is wrong.
                 let error = self.medium.probe().err().unwrap_or(error);
+                self.shared.answer(|state| state.index.in_doubt(commit));
                 self.failed(index::Disk::ReadOnly, &error);
             }
         }

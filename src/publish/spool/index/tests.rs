@@ -468,6 +468,26 @@ fn c09_what_is_too_old_goes_without_being_read_unless_somebody_has_it() {
 }
 
 #[test]
+fn c14_a_window_that_may_have_been_written_is_removed_when_it_was_sent() {
+    let mut index = on_disk(Vec::new());
+    index.push(window(1, 3));
+    index.push(window(2, 3));
+    let Some(Work::Commit(commit)) = index.work(true, NOW) else {
+        panic!("there is something to write");
+    };
+    let send = |index: &mut Index, now| {
+        let sent = ready(index.newest(&BTreeSet::new(), now)).id;
+        index.finish(sent, DropReason::Refused);
+    };
+    // One is sent while the disk is slow, the other after it has failed.
+    send(&mut index, NOW + Duration::from_secs(3));
+    index.in_doubt(&commit);
+    index.failed(Disk::ReadOnly);
+    send(&mut index, NOW);
+    assert_eq!(work(&mut index), ["-1", "-0"]);
+}
+
+#[test]
 fn c02_windows_from_before_the_name_was_known_are_found_after_every_boot() {
     let nameless = |boot: &str| {
         Arc::new(Origin {

@@ -240,6 +240,7 @@ impl Index {
             start: found.start,
             samples: found.samples,
             stored: found.bytes,
+            in_doubt: false,
             memory: None,
             settled: None,
         })
@@ -286,6 +287,20 @@ impl Index {
             }
         }
         self.forget_what_can_be_read_again();
+    }
+
+    /// A transaction has failed. What it was to write may be there even so, and must not come back from there once it was
+    /// sent from memory.
+    pub(in crate::publish::spool) fn in_doubt(&mut self, commit: &Commit) {
+        for put in &commit.puts {
+            match self.entry_mut(put.id) {
+                Some(entry) => entry.in_doubt = true,
+                None => self.removals.push(Removal {
+                    key: put.key,
+                    bytes: 0,
+                }),
+            }
+        }
     }
 
     /// A window was read.
