@@ -73,6 +73,11 @@ impl Directory {
             Ok(Content::Format(format)) => self.replace(&format!(
                 "it has format {format}, and this version of gpushare has format {FORMAT}"
             )),
+            // The operating system has let us open it for writing.
+            Ok(Content::ReadOnly(sqlite)) => {
+                self.probe()?;
+                self.salvage(Some(sqlite), "it says that it must not be written")
+            }
             Ok(Content::Foreign) => self.replace("it is not a spool of gpushare"),
             Err(DiskError::Damaged { source, .. }) => self.salvage(None, &source.to_string()),
             Err(error) => Err(error),
@@ -88,7 +93,9 @@ impl Directory {
     fn begin(&self) -> Result<Sqlite, DiskError> {
         match Sqlite::open(&self.file())? {
             Content::Ours(sqlite) => Ok(sqlite),
-            Content::Format(_) | Content::Foreign => Err(DiskError::InUse { path: self.file() }),
+            Content::Format(_) | Content::ReadOnly(_) | Content::Foreign => {
+                Err(DiskError::InUse { path: self.file() })
+            }
         }
     }
 
@@ -97,7 +104,8 @@ impl Directory {
         let mut set_aside = self.set_aside(why).map_err(DiskError::refused)?;
         let mut fresh = self.begin()?;
         if let Some(damaged) = damaged {
-            for totals in damaged.ledgers().unwrap_or_default() {
+            let (ledgers, _) = damaged.ledgers().unwrap_or_default();
+            for totals in ledgers {
                 fresh.commit(&[], &[], Some(&totals))?;
             }
             set_aside.saved_windows = copy(&damaged, &mut fresh)?;
@@ -130,21 +138,17 @@ impl Medium for Directory {
     fn open(&mut self) -> Result<Opened<Sqlite>, DiskError> {
         self.prepare().map_err(DiskError::refused)?;
         let (disk, set_aside) = self.open_file()?;
-        let (mut found, mut damaged) = (Vec::new(), Vec::new());
-        let mut origins = BTreeSet::new();
-        disk.each(true, |key, record| match look(key, record, &mut origins) {
-            Some(record) => found.push(record),
-            None => damaged.push(key),
-        })?;
-        let totals = disk.ledgers()?;
+        let opened = match opened(disk, set_aside) {
+            Ok(opened) => opened,
+            // Its pages fit together, and what is in them makes no sense.
+            Err((disk, DiskError::Damaged { source, .. })) => {
+                let (disk, set_aside) = self.salvage(Some(disk), &source.to_string())?;
+                opened(disk, set_aside).map_err(|(_, error)| error)?
+            }
+            Err((_, error)) => return Err(error),
+        };
         self.opened = self.identity();
-        Ok(Opened {
-            disk,
-            found,
-            totals,
-            damaged,
-            set_aside,
-        })
+        Ok(opened)
     }
 
     fn free_bytes(&self) -> Result<u64, DiskError> {
@@ -164,6 +168,27 @@ impl Medium for Directory {
         let wrote = fs_err::write(&path, [0; 4096]).and_then(|()| fs_err::File::open(&path)?.sync_all());
         let removed = fs_err::remove_file(&path);
         wrote.and(removed).map_err(DiskError::refused)
+    }
+}
+
+/// Looks at everything in a file, which comes back if that cannot be done.
+fn opened(disk: Sqlite, set_aside: Option<SetAside>) -> Result<Opened<Sqlite>, (Sqlite, DiskError)> {
+    let (mut found, mut damaged) = (Vec::new(), Vec::new());
+    let mut origins = BTreeSet::new();
+    let looked = disk.each(true, |key, record| match look(key, record, &mut origins) {
+        Some(record) => found.push(record),
+        None => damaged.push(key),
+    });
+    match looked.and_then(|()| disk.ledgers()) {
+        Ok((totals, damaged_ledgers)) => Ok(Opened {
+            disk,
+            found,
+            totals,
+            damaged_ledgers,
+            damaged,
+            set_aside,
+        }),
+        Err(error) => Err((disk, error)),
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::disk::{Disk, DiskError, Usage};
@@ -64,6 +65,8 @@ pub(super) enum Content {
     Ours(Sqlite),
     /// A spool of another version.
     Format(i32),
+    /// A spool that SQLite reads and does not write, because of what stands in its first page.
+    ReadOnly(Sqlite),
     /// Something else.
     Foreign,
 }
@@ -82,10 +85,17 @@ impl Sqlite {
             path: path.to_owned(),
         };
         match sqlite.set_up() {
+            // It would show with the first record, when there is nothing to do about it.
+            Ok(None) if sqlite.connection.is_readonly("main").map_err(failed)? => {
+                Ok(Content::ReadOnly(sqlite))
+            }
             Ok(None) => Ok(Content::Ours(sqlite)),
             Ok(Some((APPLICATION, format))) => Ok(Content::Format(format)),
             Ok(Some(_)) => Ok(Content::Foreign),
             Err(error) if is_foreign(&error) => Ok(Content::Foreign),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
+                Ok(Content::ReadOnly(sqlite))
+            }
             Err(error) => Err(failed(error)),
         }
     }
@@ -151,18 +161,18 @@ impl Sqlite {
         each().map_err(|error| error_of("cannot read", &self.path, error))
     }
 
-    /// The ledgers that can be read.
-    pub(super) fn ledgers(&self) -> Result<Vec<Totals>, DiskError> {
-        let texts = || {
+    /// The ledgers that are whole, and how many are not.
+    pub(super) fn ledgers(&self) -> Result<(Vec<Totals>, usize), DiskError> {
+        let sealed = || {
             let mut statement = self.connection.prepare("SELECT totals FROM ledgers")?;
-            let texts = statement.query_map([], |row| row.get::<_, String>(0))?;
-            texts.collect::<rusqlite::Result<Vec<_>>>()
+            // Not as text: bytes that make none are no reason to fail.
+            let read = statement.query_map([], |row| Ok(row.get_ref(0)?.as_bytes()?.to_vec()))?;
+            read.collect::<rusqlite::Result<Vec<_>>>()
         };
-        let texts = texts().map_err(|error| error_of("cannot read", &self.path, error))?;
-        Ok(texts
-            .iter()
-            .filter_map(|text| serde_json::from_str(text).ok())
-            .collect())
+        let sealed = sealed().map_err(|error| error_of("cannot read", &self.path, error))?;
+        let whole: Vec<Totals> = sealed.iter().filter_map(|sealed| Totals::open(sealed)).collect();
+        let damaged = sealed.len() - whole.len();
+        Ok((whole, damaged))
     }
 
     fn write(
@@ -183,9 +193,8 @@ impl Sqlite {
             }
             if let Some(totals) = totals {
                 let node = totals.instance.as_deref().unwrap_or_default();
-                let text = serde_json::to_string(totals).expect("numbers and names have a form");
                 let mut keep = transaction.prepare("INSERT OR REPLACE INTO ledgers VALUES (?1, ?2)")?;
-                keep.execute([node, &text])?;
+                keep.execute([node, &totals.seal()])?;
             }
         }
         transaction.commit()
@@ -253,16 +262,35 @@ fn is_foreign(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
 }
 
+fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
+}
+
 fn error_of(what: &'static str, path: &Path, error: rusqlite::Error) -> DiskError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => DiskError::InUse { path },
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => DiskError::Damaged {
+        // The file ends before a page that it says it has.
+        _ if extended_code(&error) == Some(SQLITE_IOERR_SHORT_READ) => DiskError::Damaged {
             path,
             source: Arc::new(error),
         },
-        _ => DiskError::Store {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => DiskError::InUse { path },
+        Some(
+            ErrorCode::CannotOpen
+            | ErrorCode::DiskFull
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::OutOfMemory
+            | ErrorCode::PermissionDenied
+            | ErrorCode::ReadOnly
+            | ErrorCode::SystemIoFailure,
+        ) => DiskError::Store {
             what,
+            path,
+            source: Arc::new(error),
+        },
+        // The statements are right: whatever else is wrong with them, a table that is not there, a value of another
+        // type, a negative key, is wrong with the file.
+        _ => DiskError::Damaged {
             path,
             source: Arc::new(error),
         },

@@ -82,9 +82,13 @@ impl<M: Medium> SpoolTask<M> {
             mut disk,
             found,
             totals,
+            damaged_ledgers,
             damaged,
             set_aside,
         } = self.medium.open()?;
+        if damaged_ledgers > 0 {
+            tracing::error!("the spool's ledger of earlier runs is damaged: it begins anew");
+        }
         if !damaged.is_empty() {
             tracing::error!(windows = damaged.len(), "windows in the spool are damaged: lost");
             disk.commit(&damaged, &[], None)?;
