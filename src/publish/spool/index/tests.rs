@@ -5,6 +5,14 @@ use crate::publish::spool::record::Recorded;
 const NOW: Duration = Duration::from_secs(100);
 const MUCH: usize = 1 << 20;
 
+impl Index {
+    /// Windows that wait, and whether they are on the disk as far as is known here.
+    pub(in crate::publish::spool) fn waiting(&self) -> Vec<(WindowId, bool)> {
+        let entries = self.entries.iter();
+        entries.map(|entry| (entry.id, entry.stored > 0)).collect()
+    }
+}
+
 pub(super) fn window(start: u64, samples: u32) -> ClosedWindow {
     let mut windows = Windows::new(Duration::from_secs(1), 10);
     windows.advance(Duration::from_secs(start));
