@@ -45,7 +45,7 @@ impl Scene {
             .with("mps.control_binary", &control)
             .with("mps.dir", &dir)
             .with("mps.client_dir", &client_dir);
-        Self { node, mps }
+        Self { mps, node }
     }
 
     /// With another setting.
