@@ -177,11 +177,14 @@ impl Bus {
 
     async fn unit(&mut self, name: &str) -> Result<Result<Unit, BackendError>, zbus::Error> {
         let object = self.object(name).await?;
-        let load: String = self.property(&object, UNIT, "LoadState").await?;
-        if load != "loaded" {
-            return Ok(Err(not_loaded(name, &load)));
-        }
         let active: String = self.property(&object, UNIT, "ActiveState").await?;
+        // What runs goes on although its file was removed or masked; it could not be started again.
+        if matches!(active.as_str(), "inactive" | "failed") {
+            let load: String = self.property(&object, UNIT, "LoadState").await?;
+            if load != "loaded" {
+                return Ok(Err(not_loaded(name, &load)));
+            }
+        }
         Ok(Ok(match active.as_str() {
             "active" | "reloading" | "refreshing" => Unit::Running {
                 pid: self.property(&object, SERVICE, "MainPID").await?,

@@ -28,6 +28,11 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// `gpushare mps run` has begun: what an earlier one warned of is over.
+    Begun {
+        /// Its process id.
+        pid: u32,
+    },
     /// `gpushare mps run` started the control daemon.
     DaemonStarted {
         /// The daemon's process id.

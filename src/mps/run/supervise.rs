@@ -79,6 +79,8 @@ impl Supervisor {
         // Whoever starts it does not want it to stay stopped any more.
         let _ = fs_err::remove_file(self.directories.quit());
         let journal = Journal::open(&self.directories.events());
+        let pid = std::process::id();
+        journal.write(Event::Begun { pid });
         let prepared = self.prepare(&journal);
         let started = prepared.and_then(|prepared| self.start(&prepared, &attention, &journal));
         let (daemon, drain) =

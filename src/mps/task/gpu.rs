@@ -175,10 +175,9 @@ impl Supervised {
                 self.last_words.clone_from(&ended.trouble);
                 self.look_at_unit();
             }
-            Event::DaemonStarted { .. } => {
-                self.warnings.clear();
-                self.look_at_unit();
-            }
+            // Not with its daemon: it has warned of what it found before that.
+            Event::Begun { .. } => self.warnings.clear(),
+            Event::DaemonStarted { .. } => self.look_at_unit(),
             Event::DaemonReady { .. } => {
                 self.last_words = None;
                 self.probe_soon(now);

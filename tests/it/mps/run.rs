@@ -55,11 +55,14 @@ fn m09_ready_means_that_the_daemon_answers_can_be_seen_and_has_its_server() {
     assert_eq!(scene.said(&format!("get_server_status {server}")), "ACTIVE\n");
     let events = scene.events();
     assert_eq!(
-        events[0],
-        Event::DaemonStarted {
-            pid: daemon,
-            multi_user: true
-        }
+        events[..2],
+        [
+            Event::Begun { pid: run.pid() },
+            Event::DaemonStarted {
+                pid: daemon,
+                multi_user: true
+            }
+        ]
     );
     assert!(
         events.contains(&Event::ServerStarting { pid: server, uid: 0 }),

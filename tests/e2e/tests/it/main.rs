@@ -10,5 +10,6 @@
 
 mod harness;
 mod leftovers;
+mod mps;
 mod real_mps;
 mod unit;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use e2e::{Node, PATIENCE, Spec, built};
 use rustix::process::{Pid, Signal, kill_process};
 
-const UNIT: &str = "gpushare.service";
+/// The agent.
+pub(super) const UNIT: &str = "gpushare.service";
 const CONFIG: &str = "\
 [node]
 instance_id = \"i-0node\"
@@ -15,7 +16,8 @@ target = \"stdout\"
 interval = \"1s\"
 groups = [\"host\", \"gpu\", \"agent\"]
 ";
-const DROP_IN: &str = "\
+/// For every unit that asks for the GPUs.
+pub(super) const DROP_IN: &str = "\
 [Service]
 Environment=FAKE_NVML_SCENARIO=/etc/gpushare/scenario.toml AWS_EC2_METADATA_DISABLED=true
 ";
@@ -146,7 +148,7 @@ fn a_wrong_configuration_is_not_tried_again_and_the_journal_says_what_is_wrong()
 }
 
 /// A node with the agent as a package installs it, not yet enabled, and one T4.
-fn installed(name: &str) -> Spec {
+pub(super) fn installed(name: &str) -> Spec {
     let product = repository().join("systemd");
     Spec::new(name)
         .with_bind(built("gpushare"), "/usr/bin/gpushare")
@@ -170,7 +172,8 @@ fn installed(name: &str) -> Spec {
         .with_file("/etc/systemd/system/gpushare.service.d/gpus.conf", DROP_IN, 0o644)
 }
 
-fn repository() -> PathBuf {
+/// The sources.
+pub(super) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 

@@ -1,0 +1,59 @@
+//! What of one GPU's MPS ends by itself comes back, and its neighbour notices nothing.
+
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use super::scene::{Pids, Scene, clients, installed, is_ready, mps_unit, of, trouble};
+
+#[test]
+fn m01_m03_m12_what_is_killed_or_faulty_is_back_and_verified_and_the_neighbour_notices_nothing() {
+    let scene = Scene::ready(&installed("ends"));
+    scene.pod(0, "poda", 1000);
+    scene.pod(1, "podb", 1000);
+    scene.wait("both clients are seen", |status| {
+        clients(status, 0) == 1 && clients(status, 1) == 1
+    });
+    let (first, neighbour) = (scene.pids(0), scene.pids(1));
+
+    let second = assert_replaced(&scene, &first, first.daemon, "the control daemon");
+    scene.wait_pod("poda", "server-gone");
+    let third = assert_replaced(&scene, &second, second.main, "gpushare mps run");
+    assert_eq!(scene.node.property(&mps_unit(0), "NRestarts"), "2");
+
+    scene.pod(0, "podc", 1000);
+    let status = scene.wait("the client is seen", |status| clients(status, 0) == 1);
+    let client = &of(&status, 0)["server"]["clients"][0]["pid"];
+    scene.play(0, "[server]\nfault = \"held\"\n");
+    let status = scene.wait("the fault is told", |status| trouble(status, 0).contains("fault"));
+    assert!(trouble(&status, 0).contains(&client.to_string()), "{status:#}");
+    assert!(is_ready(&status, 1));
+    scene.wait_pod("podc", "fault");
+    scene.play(0, "");
+    scene.wait("it is well again", |status| is_ready(status, 0));
+    assert_eq!(
+        (scene.pids(0).main, scene.pids(0).daemon),
+        (third.main, third.daemon),
+        "a fault is the server's"
+    );
+
+    assert_eq!(scene.pids(1), neighbour);
+    assert!(!scene.pod_said("podb", "server-gone"));
+}
+
+/// Kills one of these processes: all of them are gone, others are in their place and verified.
+fn assert_replaced(scene: &Scene, before: &Pids, killed: u32, what: &str) -> Pids {
+    let begun = Instant::now();
+    scene.signal(killed, Signal::KILL);
+    scene.wait("another one is verified", |status| {
+        let pid = &of(status, 0)["pid"];
+        is_ready(status, 0) && pid.is_number() && *pid != before.main
+    });
+    let took = begun.elapsed();
+    println!("verified again {} ms after {what} was killed", took.as_millis());
+    let after = scene.pids(0);
+    for pid in [before.main, before.daemon, before.server] {
+        assert!(!scene.runs(pid), "process {pid} of {before:?} is left");
+    }
+    after
+}
