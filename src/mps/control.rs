@@ -4,9 +4,14 @@
 //! something was done is read back. The program is looked up at every call, because a driver may be installed or
 //! mounted while the node runs.
 
-use std::path::{Path, PathBuf};
+mod cut_off;
+mod lookup;
+
+use std::path::PathBuf;
 use std::process::Command as Program;
 use std::time::{Duration, Instant};
+
+pub use lookup::resolve;
 
 use super::call::{Abandoned, CallError, Finished, call};
 use super::directories::Directories;
@@ -15,9 +20,6 @@ use crate::config;
 
 /// How long the daemon may take to answer. A healthy one takes 3 ms, 9 at most (measured with 580).
 pub const LIMIT: Duration = Duration::from_secs(3);
-
-/// What `PATH` is where the environment has none: that of systemd's services.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
 /// Bytes of the program's words that are shown.
 const SHOWN_BYTES: usize = 300;
@@ -187,7 +189,8 @@ impl Control {
 
     /// Puts the commands of a script to the daemon, in one process.
     pub fn ask(&self, script: &Script, limit: Duration) -> Result<Vec<Answer>, ControlError> {
-        let finished = self.run(&[], &script.text(), limit)?;
+        let is_whole = |finished: &Finished| script.is_answered(&finished.stdout);
+        let (finished, _) = self.converse(&script.text(), limit, is_whole)?;
         if !finished.status.success() {
             return Err(self.failure(&finished));
         }
@@ -235,9 +238,14 @@ impl Control {
     /// Ends the daemon and its servers: clients are waited for as long as `grace`. Returns when it has ended.
     pub fn quit(&self, grace: Duration, limit: Duration) -> Result<(), ControlError> {
         let order = format!("{}\n", Command::Quit { grace });
-        let finished = self.run(&[], &order, limit)?;
+        // A daemon that leaves says nothing.
+        let (finished, was_silent) = self.converse(&order, limit, |_| true)?;
         if !finished.status.success() {
-            return Err(self.failure(&finished));
+            let error = self.failure(&finished);
+            return match error {
+                ControlError::NotRunning { .. } if was_silent => Ok(()),
+                error => Err(error),
+            };
         }
         let words = String::from_utf8_lossy(&finished.stdout);
         let refusal = Answer::Lines(words.lines().map(str::to_owned).collect()).refusal();
@@ -253,6 +261,28 @@ impl Control {
     pub fn version(&self, limit: Duration) -> Result<Version, ControlError> {
         let finished = self.run(&["-v"], "", limit)?;
         Ok(Version::read(&finished.stdout))
+    }
+
+    /// Talks to the daemon until it is not cut off. Also returns whether an attempt before the last ended without a word:
+    /// the daemon may have heard it.
+    fn converse(
+        &self,
+        input: &str,
+        limit: Duration,
+        is_whole: impl Fn(&Finished) -> bool,
+    ) -> Result<(Finished, bool), ControlError> {
+        let deadline = Instant::now() + limit;
+        let (mut left, mut was_silent) = (limit, false);
+        for pause in cut_off::PAUSES {
+            let finished = self.run(&[], input, left)?;
+            if !cut_off::was_cut_off(&finished, is_whole(&finished)) {
+                return Ok((finished, was_silent));
+            }
+            was_silent |= cut_off::is_silent(&finished);
+            std::thread::sleep(pause);
+            left = deadline.saturating_duration_since(Instant::now());
+        }
+        Ok((self.run(&[], input, left)?, was_silent))
     }
 
     fn run(&self, arguments: &[&str], input: &str, limit: Duration) -> Result<Finished, ControlError> {
@@ -339,48 +369,6 @@ fn taken(report: &Report) -> Result<(), ControlError> {
             wished: "none".to_owned(),
             found: found.unwrap_or("nothing that makes sense").to_owned(),
         }),
-    }
-}
-
-/// The file that is executed: the path itself, or the first program of that name in `PATH`.
-pub fn resolve(binary: &Path) -> Result<PathBuf, ControlError> {
-    resolve_in(
-        binary,
-        &std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into()),
-    )
-}
-
-fn resolve_in(binary: &Path, path: &std::ffi::OsStr) -> Result<PathBuf, ControlError> {
-    let refused = |path: &Path, problem| ControlError::Binary {
-        path: path.to_owned(),
-        problem,
-    };
-    if binary.components().count() != 1 || binary.is_absolute() {
-        return match problem(binary) {
-            None => Ok(binary.to_owned()),
-            Some(problem) => Err(refused(binary, problem)),
-        };
-    }
-    let mut nearest = refused(binary, BinaryProblem::Missing);
-    for candidate in std::env::split_paths(path).map(|directory| directory.join(binary)) {
-        match problem(&candidate) {
-            None => return Ok(candidate),
-            Some(BinaryProblem::Missing) => {}
-            // More is known of it than of the places where there is nothing.
-            Some(problem) => nearest = refused(&candidate, problem),
-        }
-    }
-    Err(nearest)
-}
-
-fn problem(path: &Path) -> Option<BinaryProblem> {
-    match fs_err::metadata(path) {
-        Err(_) => Some(BinaryProblem::Missing),
-        Ok(found) if found.is_dir() => Some(BinaryProblem::Directory),
-        Ok(found) if !found.is_file() => Some(BinaryProblem::NotExecutable),
-        Ok(_) => rustix::fs::access(path, rustix::fs::Access::EXEC_OK)
-            .is_err()
-            .then_some(BinaryProblem::NotExecutable),
     }
 }
 

@@ -198,6 +198,15 @@ impl Script {
         text
     }
 
+    /// Whether the last command was answered. Not so where the daemon ended the conversation before.
+    #[must_use]
+    pub fn is_answered(&self, printed: &[u8]) -> bool {
+        let last = separator(self.0.len().saturating_sub(1));
+        String::from_utf8_lossy(printed)
+            .lines()
+            .any(|line| names(line, &last))
+    }
+
     /// The answers in what the control program printed, one for each command.
     ///
     /// Where a separator is missing, the text up to the next one may be the answer to either command, and counts for

@@ -1,9 +1,11 @@
 //! The caller against shell scripts in place of the control program.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use tempfile::TempDir;
 
+use super::lookup::resolve_in;
 use super::*;
 use crate::mps::protocol::ServerStatus;
 
@@ -295,4 +297,48 @@ fn the_version_is_asked_of_the_program_alone() {
     // 550 does not know the option, and looks for a daemon.
     let untold = Scene::new("echo 'Cannot find MPS control daemon process' >&2; exit 1");
     assert_eq!(untold.control.version(PATIENCE), Ok(Version::Untold));
+}
+
+/// Cuts the first conversations off in every way that was seen of NVIDIA's daemon, one after the other.
+const CUTTING: &str = r#"
+echo attempt >>"$0.attempts"
+case $(wc -l <"$0.attempts") in
+    1) cat >/dev/null; exit 1 ;;
+    2) cat >/dev/null; exit 0 ;;
+    3) echo 'Cannot send command to MPS control daemon process' >&2; exit 1 ;;
+    4) echo 7; exit 0 ;;
+esac
+"#;
+
+#[test]
+fn a_conversation_that_the_daemon_cuts_off_is_held_again() {
+    let scene = Scene::new(&format!("{CUTTING}{HEALTHY}"));
+    let report = scene.probe().unwrap();
+    assert_eq!(
+        report.clients().count(),
+        1,
+        "who has clients is not taken for gone"
+    );
+    assert_eq!(report.not_understood, [""; 0]);
+}
+
+#[test]
+fn a_daemon_that_says_nothing_at_all_is_not_asked_for_ever() {
+    let scene = Scene::new("cat >/dev/null; echo x >>\"$0.attempts\"; exit 1\n");
+    assert!(matches!(scene.probe(), Err(ControlError::NotRunning { .. })));
+    let attempts = scene.root.path().join("nvidia-cuda-mps-control.attempts");
+    assert_eq!(fs_err::read_to_string(attempts).unwrap().lines().count(), 5);
+}
+
+#[test]
+fn m04_a_quit_that_was_heard_without_an_answer_has_ended_the_daemon() {
+    let gone = "cat >/dev/null; [ -e \"$0.told\" ] && { echo 'Cannot find MPS control daemon process' >&2; exit 1; }\n\
+                >\"$0.told\"; exit 1\n";
+    let scene = Scene::new(gone);
+    scene.control.quit(Duration::from_secs(1), PATIENCE).unwrap();
+    let absent = scene.control.quit(Duration::from_secs(1), PATIENCE);
+    assert!(
+        matches!(absent, Err(ControlError::NotRunning { .. })),
+        "{absent:?}"
+    );
 }

@@ -1,5 +1,7 @@
 //! What the agent's own life is to MPS: nothing.
 
+use std::time::Instant;
+
 use e2e::PATIENCE;
 use rustix::process::Signal;
 
@@ -11,7 +13,7 @@ const LIMIT_FILE: &str = "/etc/systemd/system/gpushare.service.d/limit.conf";
 
 #[test]
 fn the_agent_without_capabilities_brings_both_gpus_under_mps_and_says_so() {
-    let scene = Scene::ready(&installed("starts"));
+    let mut scene = Scene::ready(&installed("agent"));
     let node = &scene.node;
     let file = "/usr/lib/systemd/system/gpushare-mps@.service";
     let ran = node.run(&["systemd-analyze", "verify", file]);
@@ -38,6 +40,20 @@ fn the_agent_without_capabilities_brings_both_gpus_under_mps_and_says_so() {
         (scene.compute_modes(0) == [3, 0, 3]).then_some(())
     });
     assert_eq!(both(&scene), before, "a reload disturbs nobody");
+
+    node.succeed(&["systemctl", "enable", AGENT]);
+    let begun = Instant::now();
+    scene.node.reboot();
+    println!("down and up again in {} ms", begun.elapsed().as_millis());
+    scene.wait("both are ready after a reboot", |status| {
+        is_ready(status, 0) && is_ready(status, 1)
+    });
+    let journal = scene.node.journal(&mps_unit(0));
+    assert!(
+        journal.contains("in order"),
+        "the end of a node ends it in order: {journal}"
+    );
+    assert_eq!(scene.compute_modes(0), [3, 0, 3, 0, 3]);
 }
 
 #[test]

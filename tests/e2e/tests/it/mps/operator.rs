@@ -45,6 +45,7 @@ fn assert_stopped_in_order_and_back(scene: &Scene) {
         journal.contains("in order") && journal.contains("The compute mode is"),
         "{journal}"
     );
+    assert!(!journal.contains("is killed"), "{journal}");
     scene.wait("the agent starts it again", |status| {
         is_ready(status, 0) && of(status, 0)["pid"] != before.main
     });

@@ -66,6 +66,7 @@ fn m02_m06_m08_nvidias_daemon_is_kept_alone_on_its_directory_with_its_defaults_a
         journal.contains("MPS has ended on") && journal.contains("in order"),
         "{journal}"
     );
+    assert!(!journal.contains("does not leave in order"), "{journal}");
     assert_eq!(scene.compute_modes(0).last(), Some(&0));
 }
 
