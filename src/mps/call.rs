@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn m5_a_program_that_hangs_is_killed_with_its_grandchildren() {
+    fn m05_a_program_that_hangs_is_killed_with_its_grandchildren() {
         let root = tempfile::tempdir().unwrap();
         let pids = root.path().join("pid");
         let script = format!("sleep 1000 & echo $! >{}; wait", pids.display());
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn m5_a_program_that_is_stopped_is_killed() {
+    fn m05_a_program_that_is_stopped_is_killed() {
         let abandoned = Abandoned::default();
         let error = call(shell("kill -STOP $$"), b"", SHORT, &abandoned).unwrap_err();
         assert!(matches!(error, CallError::TimedOut { .. }), "{error}");

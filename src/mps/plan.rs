@@ -261,7 +261,10 @@ impl Daemon {
             Ok(Unit::Inactive) if seen.is_quit => Decision::of(MpsState::Down(quit())),
             Ok(Unit::Inactive) => self.start("it is not running", now),
             Ok(Unit::Starting) => Decision::of(self.coming_up()),
-            Ok(Unit::Stopping) => Decision::of(MpsState::Down(stopping())),
+            // Why it is stopped is worth more than that it is.
+            Ok(Unit::Stopping) => {
+                Decision::of(MpsState::Down(self.why_down.clone().unwrap_or_else(stopping)))
+            }
             Ok(Unit::Failed(ended)) => {
                 self.why_down = Some(seen.last_words.cloned().unwrap_or_else(|| failed(ended)));
                 self.start("it has ended", now)

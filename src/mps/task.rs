@@ -4,7 +4,7 @@
 //! says so in the status. A step that fails is status, not a return; the loop looks again. It ends with the agent and
 //! leaves every daemon as it is.
 //!
-//! Nothing that may block runs on the runtime: the control program is called by [`job`], one at a time for a GPU.
+//! Nothing that may block runs on the runtime: the control program is called by `job`, one at a time for a GPU.
 
 mod gpu;
 mod hardware;

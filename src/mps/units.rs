@@ -3,7 +3,7 @@
 //! systemd starts a daemon again when it crashes and reaps the servers that it leaves behind; the agent starts what is
 //! not running and what ended for good. The agent needs no capability for it, and its own end touches no unit.
 //!
-//! Every call is bounded by [`CALL_LIMIT`]. A connection that breaks is made anew with the next call.
+//! Every call is bounded by `CALL_LIMIT`. A connection that breaks is made anew with the next call.
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};

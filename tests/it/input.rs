@@ -216,7 +216,7 @@ fn a_named_file_that_is_missing_or_is_no_file_is_an_error() {
 fn a_file_that_is_not_toml_is_refused_with_the_place() {
     let node = Node::new(NO_GPUS).with("sample.interval", "\"1s");
     let said = refused_configuration(&node);
-    let place = format!("{}:10:22: is not TOML", node.path("config.toml").display());
+    let place = format!("{}:12:22: is not TOML", node.path("config.toml").display());
     assert!(said.contains(&place), "{said}");
 }
 

@@ -215,7 +215,7 @@ fn an_answer_after_the_grace_is_used_once_and_delays_no_other_mount() {
         &disks,
         Patience {
             // Long enough for a prompt answer on a busy machine; a held one makes each sample wait for it.
-            grace: Duration::from_millis(500),
+            grace: Duration::from_millis(1500),
             deadline: GIVE_UP,
             ..PATIENCE
         },

@@ -95,7 +95,7 @@ fn the_program_is_told_where_the_daemon_is_and_nothing_else_of_cuda() {
 }
 
 #[test]
-fn m5_no_daemon_a_wedged_one_and_a_well_one_are_told_apart() {
+fn m05_no_daemon_a_wedged_one_and_a_well_one_are_told_apart() {
     let absent = Scene::new("echo 'Cannot find MPS control daemon process' >&2; exit 1");
     let error = absent.probe().unwrap_err();
     assert!(matches!(error, ControlError::NotRunning { .. }), "{error}");
@@ -113,7 +113,7 @@ fn m5_no_daemon_a_wedged_one_and_a_well_one_are_told_apart() {
 }
 
 #[test]
-fn m5_both_processes_of_a_probe_share_one_limit() {
+fn m05_both_processes_of_a_probe_share_one_limit() {
     // The first answers at once; the second never.
     let script = format!("if [ -e \"$0.asked\" ]; then sleep 1000; fi\n{HEALTHY}");
     let scene = Scene::new(&script);
@@ -219,7 +219,7 @@ fn a_bare_name_is_looked_up_in_path_at_every_call() {
 }
 
 #[test]
-fn m8_defaults_are_restored_and_read_back() {
+fn m08_defaults_are_restored_and_read_back() {
     let settable = r#"
 while read -r line; do
     case $line in

@@ -209,7 +209,7 @@ fn a_server_that_is_new_in_the_list_is_asked_for() {
 }
 
 #[test]
-fn m8_defaults_are_read_back_and_never_guessed() {
+fn m08_defaults_are_read_back_and_never_guessed() {
     for (percentage, limit, expected) in [
         ("14.3\n", "2G\n", (Some(14.3), Some("2G"))),
         ("100.0\n", "512M\n", (Some(100.0), Some("512M"))),

@@ -79,7 +79,7 @@ impl Backend for Scripted {
     }
 
     async fn changed(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

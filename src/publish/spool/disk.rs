@@ -53,6 +53,8 @@ pub(super) struct Opened<D> {
     pub(super) found: Vec<Found>,
     /// The ledgers, by node.
     pub(super) totals: Vec<Totals>,
+    /// Ledgers that were not whole.
+    pub(super) damaged_ledgers: usize,
     /// Records that were not whole: they are removed.
     pub(super) damaged: Vec<u64>,
     /// Whether it is another one than the last time, not the same again.

@@ -74,6 +74,11 @@ impl Directory {
             Ok(Content::Format(format)) => self.replace(&format!(
                 "it has format {format}, and this version of gpushare has format {FORMAT}"
             )),
+            // The operating system has let us open it for writing.
+            Ok(Content::ReadOnly(sqlite)) => {
+                self.probe()?;
+                self.salvage(Some(sqlite), "it says that it must not be written")
+            }
             Ok(Content::Foreign) => self.replace("it is not a spool of gpushare"),
             Err(DiskError::Damaged { source, .. }) => self.salvage(None, &source.to_string()),
             Err(error) => Err(error),
@@ -90,7 +95,9 @@ impl Directory {
     fn begin(&self) -> Result<Sqlite, DiskError> {
         match Sqlite::open(&self.file())? {
             Content::Ours(sqlite) => Ok(sqlite),
-            Content::Format(_) | Content::Foreign => Err(DiskError::InUse { path: self.file() }),
+            Content::Format(_) | Content::ReadOnly(_) | Content::Foreign => {
+                Err(DiskError::InUse { path: self.file() })
+            }
         }
     }
 
@@ -103,7 +110,8 @@ impl Directory {
         let mut set_aside = self.set_aside(why).map_err(DiskError::refused)?;
         let mut fresh = self.begin()?;
         if let Some(damaged) = damaged {
-            for totals in damaged.ledgers().unwrap_or_default() {
+            let (ledgers, _) = damaged.ledgers().unwrap_or_default();
+            for totals in ledgers {
                 fresh.commit(&[], &[], Some(&totals))?;
             }
             set_aside.saved_windows = copy(&damaged, &mut fresh)?;
@@ -138,6 +146,8 @@ struct Survey {
     /// Records that are not whole.
     damaged: Vec<u64>,
     totals: Vec<Totals>,
+    /// Ledgers that are not whole.
+    damaged_ledgers: usize,
 }
 
 impl Survey {
@@ -150,7 +160,7 @@ impl Survey {
             Some(record) => survey.found.push(record),
             None => survey.damaged.push(key),
         })?;
-        survey.totals = disk.ledgers()?;
+        (survey.totals, survey.damaged_ledgers) = disk.ledgers()?;
         Ok(survey)
     }
 }
@@ -168,6 +178,7 @@ impl Medium for Directory {
             disk,
             found: survey.found,
             totals: survey.totals,
+            damaged_ledgers: survey.damaged_ledgers,
             damaged: survey.damaged,
             is_another,
             set_aside,

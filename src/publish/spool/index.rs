@@ -95,6 +95,8 @@ struct Entry {
     samples: u64,
     /// Its bytes on the disk; 0 as long as it is not there.
     stored: u32,
+    /// A transaction with it has failed, and may be on the disk all the same.
+    in_doubt: bool,
     memory: Option<Arc<ClosedWindow>>,
     /// What has already become of some of its samples.
     settled: Option<Box<Settled>>,
@@ -166,6 +168,7 @@ impl Index {
             start: window.start,
             samples: window.samples(),
             stored: 0,
+            in_doubt: false,
             memory: Some(Arc::new(window)),
             settled: None,
         });
@@ -267,7 +270,7 @@ impl Index {
         let Some(entry) = self.position(id).and_then(|at| self.entries.remove(at)) else {
             return;
         };
-        if entry.stored > 0 {
+        if entry.stored > 0 || entry.in_doubt {
             let bytes = entry.stored;
             self.removals.extend(entry.key.map(|key| Removal { key, bytes }));
         }
@@ -307,8 +310,12 @@ impl Index {
     /// See [`crate::publish::store::Store::claim`].
     pub(super) fn claim(&mut self, instance: Option<&str>) {
         if self.owner.is_none() {
+            let was_nameless = self.here.instance.is_none() && instance.is_some();
             self.here.instance = instance.map(Into::into);
-            self.owner = Some(Owner::new(self.here.clone()));
+            let owner = self.owner.insert(Owner::new(self.here.clone()));
+            if was_nameless {
+                owner.was_nameless();
+            }
             self.sort_out();
         }
     }

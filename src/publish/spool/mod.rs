@@ -15,6 +15,8 @@
 mod disk;
 mod files;
 mod index;
+#[cfg(test)]
+mod model;
 mod origin;
 mod record;
 mod report;

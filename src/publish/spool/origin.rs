@@ -23,15 +23,44 @@ pub struct Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     here: Origin,
-    /// Boots in which this instance wrote records, found in records that name both.
+    /// Boots of this instance: this one, those of records that name both, those that its ledger names.
     boots: BTreeSet<String>,
+    /// Those in which it wrote records without a name.
+    nameless: BTreeSet<String>,
 }
 
 impl Owner {
     /// This node.
     pub(super) fn new(here: Origin) -> Self {
         let boots = BTreeSet::from([here.boot.clone()]);
-        Self { here, boots }
+        Self {
+            here,
+            boots,
+            nameless: BTreeSet::new(),
+        }
+    }
+
+    /// Records of this boot may lack the name.
+    pub(super) fn was_nameless(&mut self) {
+        self.nameless.insert(self.here.boot.clone());
+    }
+
+    /// The boots whose records without a name are this instance's. The ledger keeps them: what taught them may be sent
+    /// and gone after the next boot, when the records themselves are still there.
+    pub(super) fn nameless(&self) -> &BTreeSet<String> {
+        &self.nameless
+    }
+
+    /// The ledger of this instance names boots of it.
+    pub(super) fn learn_boots(&mut self, boots: &BTreeSet<String>) {
+        self.boots.extend(boots.iter().cloned());
+    }
+
+    /// A record without a name turned out to be this instance's.
+    pub(super) fn took_over(&mut self, origin: &Origin) {
+        if self.here.instance.is_some() && origin.instance.is_none() {
+            self.nameless.insert(origin.boot.clone());
+        }
     }
 
     /// A record was found: where it names this instance, its boot was one of this instance.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, ffi, params};
+use rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::disk::{Disk, DiskError, Usage};
 use super::totals::Totals;
@@ -65,6 +66,8 @@ pub(super) enum Content {
     Ours(Sqlite),
     /// A spool of another version.
     Format(i32),
+    /// A spool that SQLite reads and does not write, because of what stands in its first page.
+    ReadOnly(Sqlite),
     /// Something else.
     Foreign,
 }
@@ -83,10 +86,17 @@ impl Sqlite {
             path: path.to_owned(),
         };
         match sqlite.set_up() {
+            // It would show with the first record, when there is nothing to do about it.
+            Ok(None) if sqlite.connection.is_readonly("main").map_err(failed)? => {
+                Ok(Content::ReadOnly(sqlite))
+            }
             Ok(None) => Ok(Content::Ours(sqlite)),
             Ok(Some((APPLICATION, format))) => Ok(Content::Format(format)),
             Ok(Some(_)) => Ok(Content::Foreign),
             Err(error) if is_foreign(&error) => Ok(Content::Foreign),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
+                Ok(Content::ReadOnly(sqlite))
+            }
             Err(error) => Err(failed(error)),
         }
     }
@@ -111,10 +121,6 @@ impl Sqlite {
                 .execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL;")?;
         }
         self.connection.execute_batch(SETUP)?;
-        // The operating system lets us write to it: it is the file that says no.
-        if self.connection.is_readonly("main")? {
-            return Err(damaged("its header says that it is never to be written"));
-        }
         if is_new {
             self.connection.execute_batch(&format!(
                 "{TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
@@ -156,24 +162,18 @@ impl Sqlite {
         each().map_err(|error| error_of("cannot read", &self.path, error))
     }
 
-    /// The ledgers. One that makes no sense begins anew; it keeps no window from being read.
-    pub(super) fn ledgers(&self) -> Result<Vec<Totals>, DiskError> {
-        let read = || {
+    /// The ledgers that are whole, and how many are not.
+    pub(super) fn ledgers(&self) -> Result<(Vec<Totals>, usize), DiskError> {
+        let sealed = || {
             let mut statement = self.connection.prepare("SELECT totals FROM ledgers")?;
-            let mut rows = statement.query([])?;
-            let mut ledgers = Vec::new();
-            while let Some(row) = rows.next()? {
-                match serde_json::from_slice(row.get_ref(0)?.as_bytes()?) {
-                    Ok(totals) => ledgers.push(totals),
-                    Err(error) => {
-                        let error = error.to_string();
-                        tracing::error!(error, "a ledger in the spool is damaged: it begins anew");
-                    }
-                }
-            }
-            Ok(ledgers)
+            // Not as text: bytes that make none are no reason to fail.
+            let read = statement.query_map([], |row| Ok(row.get_ref(0)?.as_bytes()?.to_vec()))?;
+            read.collect::<rusqlite::Result<Vec<_>>>()
         };
-        read().map_err(|error| error_of("cannot read", &self.path, error))
+        let sealed = sealed().map_err(|error| error_of("cannot read", &self.path, error))?;
+        let whole: Vec<Totals> = sealed.iter().filter_map(|sealed| Totals::open(sealed)).collect();
+        let damaged = sealed.len() - whole.len();
+        Ok((whole, damaged))
     }
 
     fn write(
@@ -194,9 +194,8 @@ impl Sqlite {
             }
             if let Some(totals) = totals {
                 let node = totals.instance.as_deref().unwrap_or_default();
-                let text = serde_json::to_string(totals).expect("numbers and names have a form");
                 let mut keep = transaction.prepare("INSERT OR REPLACE INTO ledgers VALUES (?1, ?2)")?;
-                keep.execute([node, &text])?;
+                keep.execute([node, &totals.seal()])?;
             }
         }
         transaction.commit()
@@ -268,41 +267,38 @@ fn is_foreign(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
 }
 
-fn damaged(how: &str) -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(how.to_owned()))
-}
-
-/// What no statement of ours meets in a file as it was written: a bit that flipped in the schema or in a number of the
-/// header is, for SQLite, an error of whoever asks.
-fn is_damage(error: &rusqlite::Error) -> bool {
-    match error.sqlite_error() {
-        // A value of another type, or no UTF-8.
-        None => true,
-        Some(error) => matches!(
-            error.extended_code & 0xff,
-            ffi::SQLITE_CORRUPT
-                | ffi::SQLITE_NOTADB
-                | ffi::SQLITE_ERROR
-                | ffi::SQLITE_MISMATCH
-                | ffi::SQLITE_TOOBIG
-        ),
-    }
+fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
 }
 
 fn error_of(what: &'static str, path: &Path, error: rusqlite::Error) -> DiskError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
+        // The file ends before a page that it says it has.
+        _ if extended_code(&error) == Some(SQLITE_IOERR_SHORT_READ) => DiskError::Damaged {
+            path,
+            source: Arc::new(error),
+        },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => DiskError::InUse { path },
         Some(ErrorCode::DiskFull) => {
             let what = format!("{what} {}: no space left on its file system", path.display());
             DiskError::refused(io::Error::new(io::ErrorKind::StorageFull, what))
         }
-        _ if is_damage(&error) => DiskError::Damaged {
+        Some(
+            ErrorCode::CannotOpen
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::OutOfMemory
+            | ErrorCode::PermissionDenied
+            | ErrorCode::ReadOnly
+            | ErrorCode::SystemIoFailure,
+        ) => DiskError::Store {
+            what,
             path,
             source: Arc::new(error),
         },
-        _ => DiskError::Store {
-            what,
+        // The statements are right: whatever else is wrong with them, a table that is not there, a value of another
+        // type, a negative key, is wrong with the file.
+        _ => DiskError::Damaged {
             path,
             source: Arc::new(error),
         },

@@ -55,20 +55,26 @@ impl<M: Medium> SpoolTask<M> {
     /// Until it is over.
     pub(super) fn run(mut self) {
         loop {
-            self.shared.answer(|state| state.index.begins(clock::boot_now()));
-            match self.open() {
-                Ok(disk) => {
-                    if let Left::Over = self.serve(disk) {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    let error = self.explained(error);
-                    self.failed(index::Disk::Failing, &error);
-                }
+            if let Some(disk) = self.begin()
+                && let Left::Over = self.serve(disk)
+            {
+                return;
             }
             if !self.shared.sleeps_until(self.retry) {
                 return;
+            }
+        }
+    }
+
+    /// Opens the disk; `None` if that has to be tried again.
+    pub(super) fn begin(&mut self) -> Option<M::Disk> {
+        self.shared.answer(|state| state.index.begins(clock::boot_now()));
+        match self.open() {
+            Ok(disk) => Some(disk),
+            Err(error) => {
+                let error = self.explained(error);
+                self.failed(index::Disk::Failing, &error);
+                None
             }
         }
     }
@@ -78,10 +84,14 @@ impl<M: Medium> SpoolTask<M> {
             mut disk,
             found,
             totals,
+            damaged_ledgers,
             damaged,
             is_another,
             set_aside,
         } = self.medium.open()?;
+        if damaged_ledgers > 0 {
+            tracing::error!("the spool's ledger of earlier runs is damaged: it begins anew");
+        }
         if !damaged.is_empty() {
             tracing::error!(windows = damaged.len(), "windows in the spool are damaged: lost");
             // On a disk that takes nothing they stay until the next start: they are in nobody's way.
@@ -111,16 +121,23 @@ impl<M: Medium> SpoolTask<M> {
     /// Works until the disk fails.
     fn serve(&mut self, mut disk: M::Disk) -> Left {
         while let Some(work) = self.shared.next_work(self.retry) {
-            let done = match work {
-                Work::Commit(commit) => self.commit(&mut disk, &commit),
-                Work::Load(id, key) => self.load(&mut disk, id, key),
-            };
-            if let Err(error) = done {
-                self.failed(index::Disk::Failing, &error);
+            if !self.step(&mut disk, work) {
                 return Left::Reopen;
             }
         }
         Left::Over
+    }
+
+    /// Does one piece of work; false if the disk has to be opened again.
+    pub(super) fn step(&mut self, disk: &mut M::Disk, work: Work) -> bool {
+        let done = match work {
+            Work::Commit(commit) => self.commit(disk, &commit),
+            Work::Load(id, key) => self.load(disk, id, key),
+        };
+        if let Err(error) = &done {
+            self.failed(index::Disk::Failing, error);
+        }
+        done.is_ok()
     }
 
     /// An error is one that asks for the disk to be opened again.
@@ -137,6 +154,7 @@ impl<M: Medium> SpoolTask<M> {
             Err(error @ DiskError::Damaged { .. }) => return Err(error),
             Err(error) => {
                 let error = self.explained(error);
+                self.shared.answer(|state| state.index.in_doubt(commit));
                 self.failed(index::Disk::ReadOnly, &error);
             }
         }

@@ -12,7 +12,8 @@ use crate::identity::Identity;
 use crate::interruption::InterruptionStatus;
 use crate::metrics::task::SamplerStatus;
 use crate::metrics::window::{DropReason, Ledger};
-use crate::mps::MpsStatus;
+use crate::mps::protocol::{Client, Server, ServerStatus};
+use crate::mps::{LastStep, MpsGpu, MpsState, MpsStatus, Trouble, Warning};
 use crate::publish::report::PublishStatus;
 use crate::status::{AgentInfo, PublishInfo, problems};
 
@@ -57,6 +58,39 @@ fn gpu(number: u32, utilization_percent: f64) -> GpuState {
             ]),
             ..Newest::default()
         }),
+    }
+}
+
+/// Both GPUs' MPS, verified a minute after the agent started.
+fn mps() -> MpsStatus {
+    let gpu = |number: u32, clients: &[u32]| MpsGpu {
+        number: number.to_string().into(),
+        uuid: format!("GPU-{number}").as_str().into(),
+        state: MpsState::Ready,
+        since: MIDNIGHT + 60,
+        last_step: None,
+        pid: Some(2000 + number),
+        server: Some(Server {
+            pid: 2100 + number,
+            status: ServerStatus::Active,
+            clients: clients
+                .iter()
+                .map(|pid| Client {
+                    pid: *pid,
+                    command: None,
+                })
+                .collect(),
+        }),
+        client_limit: Some(48),
+        smallest_useful_slices: Some(2),
+        restarts: 0,
+        probed_at: Some(MIDNIGHT + 3720),
+        warnings: Vec::new(),
+    };
+    MpsStatus {
+        enabled: true,
+        backend: "systemd".into(),
+        gpus: vec![gpu(0, &[4711, 4712, 4713]), gpu(1, &[])],
     }
 }
 
@@ -129,7 +163,7 @@ fn healthy() -> Snapshot {
                 ..ChildStatus::default()
             },
         },
-        mps: MpsStatus::default(),
+        mps: mps(),
         sampler: SamplerStatus {
             ticks: 3723,
             open_window: Some((MIDNIGHT + 3720, 96)),
@@ -186,6 +220,11 @@ GPUs    driver 580.95.05, CUDA 13.0; NVML process 1240; XIDs are read
         0    NVIDIA A10G  37 %  6.0 GiB of 23.5 GiB (26 %)  71 W   36 C  3          healthy
         1    NVIDIA A10G  0 %   6.0 GiB of 23.5 GiB (26 %)  71 W   36 C  3          healthy
 
+MPS     2 of 2 ready; one daemon per GPU, kept by systemd
+        GPU  STATE  SINCE         CLIENTS  SERVER       RESTARTS  LAST STEP
+        0    ready  1h 1m 3s ago  3 of 48  2100 active  0         -
+        1    ready  1h 1m 3s ago  0 of 48  2101 active  0         -
+
 Host    CPU 12.3 %, memory 40.0 %, swap none
         PATH   USED    FREE       INODES FREE  DEVICE
         /      41.3 %  117.5 GiB  51234567     /dev/nvme0n1p1
@@ -211,6 +250,14 @@ fn a_lost_gpu_a_mount_that_does_not_answer_and_refused_series() {
         reasons: vec![Reason::Lost],
         since: Some(MIDNIGHT + 3600),
     };
+    let gone = &mut snapshot.mps.gpus[1];
+    (gone.state, gone.since) = (MpsState::NoDriver, MIDNIGHT + 3600);
+    (gone.pid, gone.server) = (None, None);
+    gone.last_step = Some(LastStep {
+        step: "stop the daemon".into(),
+        why: "its GPU is gone".into(),
+        at: MIDNIGHT + 3600,
+    });
     // The other one answers slowly, and has listed no processes yet.
     let slow = snapshot.gpu.gpus[0].newest.as_mut().unwrap();
     slow.at = NOW - 3.5;
@@ -236,6 +283,11 @@ GPUs    driver 580.95.05, CUDA 13.0; NVML process 1240 (number 3, 1 killed); XID
         GPU  MODEL        UTIL  MEMORY                      POWER  TEMP  PROCESSES  HEALTH
         0    NVIDIA A10G  37 %  6.0 GiB of 23.5 GiB (26 %)  71 W   36 C  -          healthy (values are 3s old)
         1    NVIDIA A10G  -     -                           -      -     -          lost (fallen off the bus), since 01:00:00Z
+
+MPS     1 of 2 ready; one daemon per GPU, kept by systemd
+        GPU  STATE      SINCE         CLIENTS  SERVER       RESTARTS  LAST STEP
+        0    ready      1h 1m 3s ago  3 of 48  2100 active  0         -
+        1    no driver  2m 3s ago     -        -            0         01:00:00Z stop the daemon (its GPU is gone)
 
 Host    CPU 12.3 %, memory 40.0 %, swap none; late 4 time(s)
         PATH   USED    FREE       INODES FREE  DEVICE
@@ -263,6 +315,41 @@ Problems
 }
 
 #[test]
+fn m12_a_fault_is_in_the_table_among_the_problems_and_in_the_line_of_systemd() {
+    let mut snapshot = healthy();
+    let small = Warning {
+        what: "a slice is too small".into(),
+        mend: "ask for 2".into(),
+    };
+    for gpu in &mut snapshot.mps.gpus {
+        gpu.warnings.push(small.clone());
+    }
+    let faulty = &mut snapshot.mps.gpus[0];
+    faulty.state = MpsState::Degraded(Trouble {
+        why: "a client's fault has stopped its server".into(),
+        mend: "gpushare mps restart GPU".into(),
+    });
+    (faulty.since, faulty.restarts) = (MIDNIGHT + 3719, 2);
+    faulty.server.as_mut().unwrap().status = ServerStatus::Fault;
+    let text = table(snapshot.clone());
+    let expected = "\
+MPS     1 of 2 ready; one daemon per GPU, kept by systemd
+        GPU  STATE     SINCE         CLIENTS  SERVER       RESTARTS  LAST STEP
+        0    degraded  4s ago        3 of 48  2100 fault   2         -
+        1    ready     1h 1m 3s ago  0 of 48  2101 active  0         -
+        note: a slice is too small: ask for 2
+";
+    assert!(text.contains(expected), "{text}");
+    let problem = "  ! GPU 0: MPS is degraded: a client's fault has stopped its server\n    mend: gpushare mps restart 0\n";
+    assert!(text.contains(problem), "{text}");
+    let line = problems::summary(&snapshot);
+    assert!(
+        line.contains("2/2 GPUs healthy, driver 580.95.05, MPS 1/2 ready"),
+        "{line}"
+    );
+}
+
+#[test]
 fn no_driver_on_a_node_that_does_not_know_its_name() {
     let mut snapshot = healthy();
     snapshot.node = Identity::default();
@@ -279,6 +366,7 @@ fn no_driver_on_a_node_that_does_not_know_its_name() {
         },
         ..GpuStatus::default()
     };
+    snapshot.mps.gpus.clear();
     // Five seconds after the start: nothing was sampled yet.
     snapshot.agent.taken_at = MIDNIGHT as f64 + 5.0;
     snapshot.sampler = SamplerStatus::default();
@@ -286,6 +374,8 @@ fn no_driver_on_a_node_that_does_not_know_its_name() {
     let expected = r"gpushare 0.1.0 on instance not known, pid 1234, up 5s
 
 GPUs    none, trying again: no NVML library: libnvidia-ml.so.1: cannot open shared object file: No such file or directory
+
+MPS     waiting for GPUs; daemons are kept by systemd
 
 Host    no sample yet
 

@@ -123,7 +123,7 @@ fn m26_noise_in_one_answer_leaves_the_others_readable() {
 }
 
 #[test]
-fn m5_down_wedged_and_well_are_told_apart_and_nothing_is_left() {
+fn m05_down_wedged_and_well_are_told_apart_and_nothing_is_left() {
     let daemon = Daemon::start("");
     let limit = Duration::from_secs(1);
     let control = daemon.control();
@@ -169,7 +169,7 @@ fn programs_of(program: &Path) -> usize {
 }
 
 #[test]
-fn m8_defaults_are_restored_and_what_is_silently_ignored_is_noticed() {
+fn m08_defaults_are_restored_and_what_is_silently_ignored_is_noticed() {
     let start = "[start]\npercentage = 50.0\npinned_limits = { 0 = \"2G\" }\n";
     let daemon = Daemon::start(start);
     let report = daemon.probe();

@@ -26,8 +26,9 @@ pub(super) fn gpu(more: &str) -> String {
 
 /// The node.
 pub(super) struct Scene {
-    pub(super) node: Node,
+    /// Dropped before the directory of its programs is: it kills what runs by its file.
     pub(super) mps: Installed,
+    pub(super) node: Node,
 }
 
 impl Scene {
@@ -44,7 +45,7 @@ impl Scene {
             .with("mps.control_binary", &control)
             .with("mps.dir", &dir)
             .with("mps.client_dir", &client_dir);
-        Self { node, mps }
+        Self { mps, node }
     }
 
     /// With another setting.

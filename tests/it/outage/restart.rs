@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use fake_cloudwatch::{FakeCloudWatch, Fate, Rule};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::process::Signal;
 
 use super::scene::{assert_told_truly, assert_whole, open_window, wait_for_all, wait_for_backlog, windows};
@@ -207,8 +208,7 @@ fn c15_a_spool_that_is_mounted_while_the_agent_runs_is_published_and_not_overwri
     let agent = node.start();
     wait_for_backlog(&agent, 3);
     // As when the file system that belongs there comes late.
-    fs_err::rename(&spool, node.path("below")).unwrap();
-    fs_err::rename(&elsewhere, &spool).unwrap();
+    renameat_with(CWD, &spool, CWD, &elsewhere, RenameFlags::EXCHANGE).unwrap();
     agent.wait("the other file is found", |status| {
         status.publish.earlier.runs == 1 && status.publish.pending_windows > 5
     });

@@ -17,6 +17,8 @@ use crate::workspace::{Workspace, succeed};
 pub(super) enum Group {
     /// They boot nodes: all of `tests/e2e/tests/it`.
     Nodes,
+    /// They mount a disk of their own: `_tmpfs_` stands in their name.
+    Disks,
     /// They talk to NVIDIA's MPS, in any package: `real_mps` stands in their module or their name.
     RealMps,
 }
@@ -26,6 +28,7 @@ impl Group {
     pub(super) fn filter(self) -> &'static str {
         match self {
             Self::Nodes => "binary_id(e2e::it)",
+            Self::Disks => "test(/_tmpfs_/)",
             Self::RealMps => "test(/real_mps/)",
         }
     }
@@ -34,6 +37,7 @@ impl Group {
     pub(super) fn listed(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Self::Nodes => (&["-p", "e2e", "--test", "it"], &[]),
+            Self::Disks => (&["-p", "gpushare", "--tests"], &["_tmpfs_"]),
             Self::RealMps => (&["--workspace", "--lib", "--bins", "--tests"], &["real_mps"]),
         }
     }
@@ -42,6 +46,7 @@ impl Group {
     pub(super) fn skipped(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Self::Nodes => (&["--exclude", "e2e"], &[]),
+            Self::Disks => (&[], &["--skip", "_tmpfs_"]),
             Self::RealMps => (&[], &["--skip", "real_mps"]),
         }
     }
@@ -87,6 +92,9 @@ impl Machine {
         let cache = Cache::of_this_build()?;
         if let Err(error) = cache.prepare() {
             machine.leave_out(Group::Nodes, error.chain());
+        }
+        if let Err(error) = mount_a_disk() {
+            machine.leave_out(Group::Disks, format!("no disk can be mounted here: {error:#}"));
         }
         match cache.prepare_real_mps() {
             Ok(mps) => machine.real_mps = Some(mps.control().to_owned()),
@@ -136,6 +144,17 @@ impl Machine {
             None => command.env_remove(REAL_MPS_VARIABLE),
         };
     }
+}
+
+/// Mounts a disk in memory for a moment, as the tests do that want a full one.
+fn mount_a_disk() -> anyhow::Result<()> {
+    let place = tempfile::tempdir().context("a directory to mount it on")?;
+    succeed(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "none"])
+            .arg(place.path()),
+    )?;
+    succeed(Command::new("umount").arg(place.path()))
 }
 
 /// In CI as root everything can be had, so that a gap is a mistake.

@@ -83,7 +83,7 @@ fn c15_a_file_whose_pages_do_not_fit_is_set_aside_and_what_can_be_read_of_it_is_
 /// bit is more than a damaged record.
 fn tender(bytes: &[u8]) -> Vec<usize> {
     let start = |text: &[u8]| bytes.windows(text.len()).position(|part| part == text).unwrap();
-    let (schema, ledger) = (start(b"CREATE TABLE ledgers"), start(b"i-a{\"instance\""));
+    let (schema, ledger) = (start(b"CREATE TABLE ledgers"), start(b"{\"instance\"") - 12);
     (16..100)
         .chain((schema..4096).step_by(31))
         .chain((4096..4096 * 4).step_by(4096).flat_map(|page| page..page + 12))
@@ -219,4 +219,109 @@ fn c05_a_file_that_a_day_has_filled_is_small_again_when_the_day_is_gone() {
     drop(disk);
     let length = fs_err::metadata(directory.file()).unwrap().len();
     assert!(length < 1_000_000, "{length} of {full:?}");
+}
+
+/// Does something to the tables, as a flipped bit would.
+fn edit(directory: &Directory, sql: &str) {
+    let mut bytes = whole(directory);
+    let (from, to) = sql.split_once(" -> ").unwrap();
+    let at = bytes
+        .windows(from.len())
+        .position(|part| part == from.as_bytes())
+        .unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    fs_err::write(directory.file(), bytes).unwrap();
+}
+
+fn fill_with_ledger(directory: &mut Directory) {
+    fill(directory, 0..3);
+    let totals = Totals {
+        instance: Some("i-a".into()),
+        accepted: 12_345,
+        ..Totals::default()
+    };
+    let mut disk = directory.open().unwrap().disk;
+    disk.commit(&[], &[], Some(&totals)).unwrap();
+}
+
+#[test]
+fn c15_a_damaged_ledger_is_not_believed_and_refuses_nobody() {
+    // Another number, another name, and bytes that are no text.
+    for harm in [
+        &b"\"accepted\":92345"[..],
+        b"\"acceptee\":12345",
+        b"\"accepte\xe4\":12345",
+    ] {
+        let (_dir, mut directory) = directory();
+        fill_with_ledger(&mut directory);
+        let mut bytes = whole(&directory);
+        let before = b"\"accepted\":12345";
+        let at = bytes
+            .windows(before.len())
+            .position(|part| part == before)
+            .unwrap();
+        bytes[at..at + harm.len()].copy_from_slice(harm);
+        fs_err::write(directory.file(), bytes).unwrap();
+        let opened = directory.open().unwrap();
+        assert_eq!((opened.totals, opened.damaged_ledgers), (Vec::new(), 1));
+        assert_eq!(opened.found.len(), 3, "its windows are whole");
+    }
+}
+
+#[test]
+fn c15_a_table_or_a_column_that_is_not_there_any_more_is_damage() {
+    for harm in [
+        "TABLE windows -> TABLE vindows",
+        "record BLOB -> recorf BLOB",
+        "totals TEXT -> topals TEXT",
+    ] {
+        let (_dir, mut directory) = directory();
+        fill_with_ledger(&mut directory);
+        edit(&directory, harm);
+        let opened = directory.open().unwrap();
+        assert!(opened.set_aside.is_some(), "{harm}");
+        drop(opened.disk);
+        fill(&mut directory, 5..6);
+    }
+}
+
+#[test]
+fn c15_a_file_that_says_that_it_must_not_be_written_is_set_aside_and_saved() {
+    let (_dir, mut directory) = directory();
+    fill_with_ledger(&mut directory);
+    let mut bytes = whole(&directory);
+    // The version of SQLite that may write it, in its header.
+    bytes[18] = 6;
+    fs_err::write(directory.file(), bytes).unwrap();
+    let opened = directory.open().unwrap();
+    let aside = opened.set_aside.expect("the file makes way");
+    assert_eq!((aside.saved_windows, opened.totals.len()), (3, 1), "{aside:?}");
+    drop(opened.disk);
+    fill(&mut directory, 5..6);
+}
+
+#[test]
+fn c15_a_file_that_was_cut_short_anywhere_is_set_aside() {
+    let (_dir, mut directory) = directory();
+    // One that takes several pages: the end of the last one is looked for when the record is read.
+    let counts = (0..2000)
+        .map(|n| (f64::from(n * 7919 % 999_983) + 0.25, n % 3 + 1))
+        .collect();
+    let series = Series::plain(Metric::CpuUsageActive);
+    let window = ClosedWindow {
+        start: 60,
+        series: vec![(series, Distribution::of_counts(counts))],
+    };
+    let record = record::seal(0, &Origin::default(), &window);
+    assert!(record.len() > 4096, "{} bytes", record.len());
+    let mut disk = directory.open().unwrap().disk;
+    disk.commit(&[], &[(0, record)], None).unwrap();
+    drop(disk);
+    let whole = whole(&directory);
+    for length in (0..whole.len()).step_by(97) {
+        fs_err::write(directory.file(), &whole[..length]).unwrap();
+        let opened = directory.open().unwrap();
+        let is_named = opened.set_aside.is_some() || opened.damaged == [0];
+        assert!(is_named || length == 0, "{length} bytes");
+    }
 }

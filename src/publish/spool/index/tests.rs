@@ -5,6 +5,14 @@ use crate::publish::spool::record::Recorded;
 const NOW: Duration = Duration::from_secs(100);
 const MUCH: usize = 1 << 20;
 
+impl Index {
+    /// Windows that wait, and whether they are on the disk as far as is known here.
+    pub(in crate::publish::spool) fn waiting(&self) -> Vec<(WindowId, bool)> {
+        let entries = self.entries.iter();
+        entries.map(|entry| (entry.id, entry.stored > 0)).collect()
+    }
+}
+
 pub(super) fn window(start: u64, samples: u32) -> ClosedWindow {
     let mut windows = Windows::new(Duration::from_secs(1), 10);
     windows.advance(Duration::from_secs(start));
@@ -418,6 +426,7 @@ fn the_totals_count_what_is_gone_with_the_commit_and_nothing_else() {
         accepted: 100,
         waiting: 9,
         dropped: BTreeMap::from([(DropReason::TooOld, 1)]),
+        ..Totals::default()
     };
     index.opened(vec![found(3, 60, 7)], vec![earlier]);
     let tally = index.tally();
@@ -536,4 +545,70 @@ fn c14_nothing_goes_for_a_window_that_does_not_fit_anyway() {
     assert_eq!(balanced(&index, 2).windows, 2);
     assert!(index.let_go(1500));
     assert_eq!(balanced(&index, 2).windows, 0);
+}
+
+#[test]
+fn c14_a_window_that_may_have_been_written_is_removed_when_it_was_sent() {
+    let mut index = on_disk(Vec::new());
+    index.push(window(1, 3));
+    index.push(window(2, 3));
+    let Some(Work::Commit(commit)) = index.work(true, NOW) else {
+        panic!("there is something to write");
+    };
+    let send = |index: &mut Index, now| {
+        let sent = ready(index.newest(&BTreeSet::new(), now)).id;
+        index.finish(sent, DropReason::Refused);
+    };
+    // One is sent while the disk is slow, the other after it has failed.
+    send(&mut index, NOW + Duration::from_secs(3));
+    index.in_doubt(&commit);
+    index.failed(Disk::ReadOnly);
+    send(&mut index, NOW);
+    assert_eq!(work(&mut index), ["-1", "-0"]);
+}
+
+#[test]
+fn c02_windows_from_before_the_name_was_known_are_found_after_every_boot() {
+    let nameless = |boot: &str| {
+        Arc::new(Origin {
+            instance: None,
+            ..origin(boot)
+        })
+    };
+    let of = |boot: &str| Found {
+        origin: nameless(boot),
+        ..found(1, 60, 7)
+    };
+    // This boot began without a name; the ledger says so once the name is known.
+    let mut first = Index::new(
+        Limits {
+            windows: 60,
+            bytes: MUCH,
+        },
+        (*nameless("boot-1")).clone(),
+        50,
+        NOW,
+    );
+    first.opened(Vec::new(), Vec::new());
+    first.claim(Some("i-a"));
+    first.push(window(1, 1));
+    let Some(Work::Commit(commit)) = first.work(true, NOW) else {
+        panic!("there is something to write");
+    };
+    let totals = commit.totals.unwrap();
+    // Two boots later nothing else names it.
+    let mut later = fresh(60, MUCH);
+    later.opened(
+        vec![
+            of("boot-1"),
+            Found {
+                key: 2,
+                ..of("boot-9")
+            },
+        ],
+        vec![totals],
+    );
+    assert_eq!((later.tally().windows, later.others().len()), (1, 1));
+    let totals = later.totals(&[]).unwrap();
+    assert_eq!(totals.boots, ["boot-1".to_owned()].into());
 }

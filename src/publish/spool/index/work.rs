@@ -34,7 +34,7 @@ pub(in crate::publish::spool) struct Found {
 #[derive(Debug)]
 pub(in crate::publish::spool) enum Work {
     /// One transaction.
-    Commit(Commit),
+    Commit(Box<Commit>),
     /// A window that somebody is waiting for.
     Load(WindowId, u64),
 }
@@ -82,7 +82,10 @@ impl Index {
     /// What the disk, which is open, has to do next; it begins now.
     /// `tries` says whether one that did not take what it was given is tried again.
     pub(in crate::publish::spool) fn work(&mut self, tries: bool, now: Duration) -> Option<Work> {
-        let work = self.commit(tries).map(Work::Commit).or_else(|| self.load())?;
+        let work = self
+            .commit(tries)
+            .map(|commit| Work::Commit(Box::new(commit)))
+            .or_else(|| self.load())?;
         self.at_work_since = Some(now);
         Some(work)
     }
@@ -122,8 +125,8 @@ impl Index {
     }
 
     /// The ledger of all runs once what is to go is gone.
-    fn totals(&self, puts: &[Put]) -> Option<Totals> {
-        self.owner.as_ref()?;
+    pub(super) fn totals(&self, puts: &[Put]) -> Option<Totals> {
+        let owner = self.owner.as_ref()?;
         let put: u64 = puts.iter().map(|put| put.window.samples()).sum();
         let stored = self.entries.iter().filter(|entry| entry.stored > 0);
         let stored: u64 = stored.map(|entry| entry.samples).sum();
@@ -139,6 +142,7 @@ impl Index {
             accepted: earlier.accepted + self.ledger.gone.accepted,
             waiting: stored + put,
             dropped,
+            boots: owner.nameless().clone(),
         })
     }
 
@@ -185,6 +189,7 @@ impl Index {
         let mut next_key = last.map_or(0, |last| last + 1);
         for entry in &mut self.entries {
             entry.key = Some(next_key);
+            entry.in_doubt = false;
             next_key += 1;
         }
         self.next_key = Some(next_key);
@@ -201,6 +206,7 @@ impl Index {
         for entry in &mut self.entries {
             let stored = entry.key.and_then(|key| on_disk.get(&key));
             entry.stored = stored.copied().unwrap_or(0);
+            entry.in_doubt = false;
         }
         self.others.retain(|other| on_disk.contains_key(&other.key));
         let others = self.others.iter().map(|other| Some(other.key));
@@ -234,10 +240,18 @@ impl Index {
         for other in &self.others {
             owner.learn(&other.origin);
         }
+        for totals in &self.ledger.found {
+            if totals.instance.is_some() && totals.instance == self.here.instance {
+                owner.learn_boots(&totals.boots);
+            }
+        }
         let (ours, others) = std::mem::take(&mut self.others)
             .into_iter()
             .partition::<Vec<_>, _>(|found| owner.owns(&found.origin));
         self.others = others;
+        for found in &ours {
+            owner.took_over(&found.origin);
+        }
         let recovered: u64 = ours.iter().map(|found| found.samples).sum();
         if !ours.is_empty() {
             tracing::info!(
@@ -254,6 +268,7 @@ impl Index {
             start: found.start,
             samples: found.samples,
             stored: found.bytes,
+            in_doubt: false,
             memory: None,
             settled: None,
         });
@@ -308,6 +323,20 @@ impl Index {
             }
         }
         self.forget_what_can_be_read_again();
+    }
+
+    /// A transaction has failed. What it was to write may be there even so, and must not come back from there once it was
+    /// sent from memory.
+    pub(in crate::publish::spool) fn in_doubt(&mut self, commit: &Commit) {
+        for put in &commit.puts {
+            match self.entry_mut(put.id) {
+                Some(entry) => entry.in_doubt = true,
+                None => self.removals.push(Removal {
+                    key: put.key,
+                    bytes: 0,
+                }),
+            }
+        }
     }
 
     /// A window was read.
