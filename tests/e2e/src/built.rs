@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// An executable of this workspace, by its name: `gpushare`, `fake-cloudwatch`, `fake-imds`.
+/// Where this package is in the workspace.
+const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// An executable of this workspace, by its name: `gpushare`, `fake-cloudwatch`, `fake-imds`, `fake-mps`.
 ///
 /// Cargo gives a test only the executables of its own package, and builds those of others when the whole workspace is
-/// tested. One that is older than its source would make a test say something about yesterday's program: that is an
-/// error here, by the list of source files that cargo keeps beside each executable.
+/// tested. One that is older than its own source would make a test say something about yesterday's program: that is an
+/// error here.
 ///
 /// # Panics
 /// When it is missing, or older than one of its source files. The message says what to run.
@@ -25,7 +28,7 @@ pub fn built(name: &str) -> PathBuf {
     let Some(changed) = changed(&program) else {
         panic!("{} is not built: test with `--workspace`", program.display());
     };
-    if let Some(newer) = newer_source(&folder.join(format!("{name}.d")), changed) {
+    if let Some(newer) = newer_source(&sources(name), changed) {
         panic!(
             "{} is older than {}: test with `--workspace`",
             program.display(),
@@ -35,16 +38,28 @@ pub fn built(name: &str) -> PathBuf {
     program
 }
 
-/// The first source file in a dependency file (`PROGRAM: SOURCE…`, blanks behind a backslash) that changed later.
-fn newer_source(dependencies: &Path, than: SystemTime) -> Option<PathBuf> {
-    let text = fs_err::read_to_string(dependencies)
-        .unwrap_or_else(|error| panic!("what was it built from? {error}"));
-    let (_, sources) = text.split_once(": ").unwrap_or_default();
-    let sources = sources.replace("\\ ", "\0");
-    let mut paths = sources
-        .split_whitespace()
-        .map(|path| PathBuf::from(path.replace('\0', " ")));
-    paths.find(|path| changed(path).is_some_and(|changed| changed > than))
+/// The folder of a program's own source files.
+fn sources(name: &str) -> PathBuf {
+    let workspace = Path::new(PACKAGE).join("../..");
+    let of_the_kit = workspace.join("testkit").join(name).join("src");
+    if of_the_kit.is_dir() {
+        of_the_kit
+    } else {
+        workspace.join("src")
+    }
+}
+
+/// The first file below a folder that changed later.
+fn newer_source(folder: &Path, than: SystemTime) -> Option<PathBuf> {
+    let entries = fs_err::read_dir(folder).unwrap_or_else(|error| panic!("what was it built from? {error}"));
+    entries.flatten().map(|entry| entry.path()).find_map(|path| {
+        if path.is_dir() {
+            return newer_source(&path, than);
+        }
+        changed(&path)
+            .is_some_and(|changed| changed > than)
+            .then_some(path)
+    })
 }
 
 fn changed(path: &Path) -> Option<SystemTime> {
@@ -59,16 +74,21 @@ mod tests {
     #[test]
     fn a_source_that_changed_later_is_found() {
         let dir = tempfile::tempdir().unwrap();
-        let source = dir.path().join("a b.rs");
+        let folder = dir.path().join("module");
+        fs_err::create_dir(&folder).unwrap();
+        let source = folder.join("deep.rs");
         fs_err::write(&source, "").unwrap();
-        let list = dir.path().join("program.d");
-        let escaped = source.to_str().unwrap().replace(' ', "\\ ");
-        fs_err::write(&list, format!("/x/program: /gone.rs {escaped}\n")).unwrap();
         let written = changed(&source).unwrap();
-        assert_eq!(newer_source(&list, written), None);
+        assert_eq!(newer_source(dir.path(), written), None);
         assert_eq!(
-            newer_source(&list, written - Duration::from_secs(1)),
+            newer_source(dir.path(), written - Duration::from_secs(1)),
             Some(source)
         );
+    }
+
+    #[test]
+    fn every_program_has_its_own_sources() {
+        assert!(sources("fake-mps").ends_with("testkit/fake-mps/src"));
+        assert!(sources("gpushare").join("agent.rs").is_file());
     }
 }
