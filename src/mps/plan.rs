@@ -259,12 +259,12 @@ impl Daemon {
                 mend: error.mend.clone(),
             })),
             Ok(Unit::Inactive) if seen.is_quit => Decision::of(MpsState::Down(quit())),
-            Ok(Unit::Inactive) => self.start("it is not running", now),
+            Ok(Unit::Inactive) => self.start("it was not running", now),
             Ok(Unit::Starting) => Decision::of(self.coming_up()),
             Ok(Unit::Stopping) => Decision::of(MpsState::Down(stopping())),
             Ok(Unit::Failed(ended)) => {
                 self.why_down = Some(seen.last_words.cloned().unwrap_or_else(|| failed(ended)));
-                self.start("it has ended", now)
+                self.start("it had ended", now)
             }
             Ok(Unit::Running { pid }) => self.running(*pid, wish, seen, now),
         }
