@@ -342,6 +342,19 @@ fn taken(report: &Report) -> Result<(), ControlError> {
     }
 }
 
+/// NVIDIA's server, which the daemon looks up in its `PATH`: beside the control daemon first, where we start it.
+pub const SERVER: &str = "nvidia-cuda-mps-server";
+
+/// Where the server of this control daemon is.
+#[must_use]
+pub fn server_beside(control: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let beside = control.parent().map(Path::to_owned);
+    let directories = beside.into_iter().chain(std::env::split_paths(&path));
+    let candidates = directories.map(|directory| directory.join(SERVER));
+    candidates.into_iter().find(|file| problem(file).is_none())
+}
+
 /// The file that is executed: the path itself, or the first program of that name in `PATH`.
 pub fn resolve(binary: &Path) -> Result<PathBuf, ControlError> {
     resolve_in(
