@@ -3,11 +3,13 @@
 //! It changes nothing. NVML is asked by a child process, as the agent does it, so that a driver that hangs is a
 //! finding and not a hang.
 
+mod mps;
+mod nvml;
+
 use std::fmt::Write as _;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::time::Duration;
 
 use bytesize::ByteSize;
 use rustix::fs::{FsWord, PROC_SUPER_MAGIC};
@@ -16,13 +18,7 @@ use serde::Serialize;
 use crate::cli::Global;
 use crate::commands::{Failure, load_config, print};
 use crate::config::{Config, Spool, Target};
-use crate::gpu::child::{Child, ChildEvent};
-use crate::gpu::wire::{FromChild, Setup};
-use crate::log;
 use crate::status::client;
-
-/// NVML init takes seconds where no persistence daemon runs; longer is a finding.
-const NVML_LIMIT: Duration = Duration::from_secs(15);
 
 /// `SYSFS_MAGIC` of linux/magic.h, which rustix does not have.
 const SYSFS_MAGIC: FsWord = 0x6265_6572;
@@ -123,12 +119,14 @@ fn findings(config: &Config) -> Vec<Finding> {
         spool(&config.spool),
         host(&config.host.root_dir),
     ];
-    if config.gpu.enabled {
-        findings.push(nvml(config));
+    let asked = config.gpu.enabled.then(|| nvml::ask(config, config.mps.enabled));
+    if let Some(asked) = &asked {
+        findings.push(nvml::finding(&asked.first));
         findings.push(kernel_log(&config.gpu.kmsg));
     } else {
         findings.push(Finding::ok("gpu.enabled", "off: no GPU is read"));
     }
+    findings.extend(mps::findings(config, asked.as_ref()));
     findings
 }
 
@@ -299,71 +297,6 @@ fn kernel_log(path: &Path) -> Finding {
     }
 }
 
-fn nvml(config: &Config) -> Finding {
-    let asked = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(ask_nvml(config)));
-    match asked {
-        Ok(FromChild::Ready(driver)) if driver.gpus.is_empty() => Finding::error(
-            "gpu",
-            format!("driver {} sees no GPU", driver.driver_version),
-            "look at: dmesg | grep -i nvrm; set gpu.enabled = false on a node without GPUs",
-        ),
-        Ok(FromChild::Ready(driver)) => {
-            let gpus = driver.gpus.len();
-            let found = format!(
-                "driver {}, {gpus} x {}",
-                driver.driver_version, driver.gpus[0].model
-            );
-            match driver.unreadable {
-                0 => Finding::ok("gpu", found),
-                lost => Finding::error(
-                    "gpu",
-                    format!("{found}; {lost} more cannot be opened"),
-                    "replace the node",
-                ),
-            }
-        }
-        Ok(FromChild::Unavailable(fault)) => Finding::error("gpu", fault.to_string(), fault.mend()),
-        Ok(FromChild::Read(_)) => {
-            Finding::error("gpu", "the NVML process sent readings first", "report this bug")
-        }
-        Err(error) => Finding::error("gpu", error, "look at: dmesg | grep -i nvrm"),
-    }
-}
-
-/// The first word of an NVML child.
-async fn ask_nvml(config: &Config) -> Result<FromChild, String> {
-    let setup = Setup {
-        library: config.gpu.nvml_library.clone(),
-        interval: config.sample.interval,
-        process_interval: config.pods.interval,
-        seen: Vec::new(),
-    };
-    let mut child = Child::start(&setup, &[]).map_err(|error| log::chain(&error))?;
-    let first = async {
-        loop {
-            match child.event().await {
-                ChildEvent::Said(message) => return Ok(message),
-                ChildEvent::Silenced(_) => {}
-                ChildEvent::Gone(Ok(status)) => return Err(format!("the NVML process ended with {status}")),
-                ChildEvent::Gone(Err(error)) => return Err(error.to_string()),
-            }
-        }
-    };
-    let limit = NVML_LIMIT.as_secs();
-    let silent = |_| {
-        Err(format!(
-            "NVML has not answered for {limit} s: the driver is stuck"
-        ))
-    };
-    tokio::time::timeout(NVML_LIMIT, first)
-        .await
-        .unwrap_or_else(silent)
-}
-
 fn as_text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
@@ -372,9 +305,9 @@ fn as_text(findings: &[Finding]) -> String {
             Level::Warning => "warning",
             Level::Error => "ERROR  ",
         };
-        let _ = writeln!(text, "{level}  {:16}  {}", finding.subject, finding.found);
+        let _ = writeln!(text, "{level}  {:18}  {}", finding.subject, finding.found);
         if !finding.mend.is_empty() {
-            let _ = writeln!(text, "{:27}mend: {}", "", finding.mend);
+            let _ = writeln!(text, "{:29}mend: {}", "", finding.mend);
         }
     }
     text

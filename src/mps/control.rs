@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::Command as Program;
 use std::time::{Duration, Instant};
 
-pub use lookup::resolve;
+pub use lookup::{SERVER, resolve, server_beside};
 
 use super::call::{Abandoned, CallError, Finished, call};
 use super::directories::Directories;

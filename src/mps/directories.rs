@@ -43,6 +43,14 @@ pub struct PathTooLong {
     length: usize,
 }
 
+impl PathTooLong {
+    /// The configuration key of the directory.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        self.key
+    }
+}
+
 impl Directories {
     /// Those of this GPU.
     pub fn of(mps: &config::Mps, gpu: &GpuUuid) -> Result<Self, PathTooLong> {

@@ -259,7 +259,7 @@ impl Daemon {
                 mend: error.mend.clone(),
             })),
             Ok(Unit::Inactive) if seen.is_quit => Decision::of(MpsState::Down(quit())),
-            Ok(Unit::Inactive) => self.start("it is not running", now),
+            Ok(Unit::Inactive) => self.start("it was not running", now),
             Ok(Unit::Starting) => Decision::of(self.coming_up()),
             // Why it is stopped is worth more than that it is.
             Ok(Unit::Stopping) => {
@@ -267,7 +267,7 @@ impl Daemon {
             }
             Ok(Unit::Failed(ended)) => {
                 self.why_down = Some(seen.last_words.cloned().unwrap_or_else(|| failed(ended)));
-                self.start("it has ended", now)
+                self.start("it had ended", now)
             }
             Ok(Unit::Running { pid }) => self.running(*pid, wish, seen, now),
         }

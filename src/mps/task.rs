@@ -7,7 +7,7 @@
 //! Nothing that may block runs on the runtime: the control program is called by `job`, one at a time for a GPU.
 
 mod gpu;
-mod hardware;
+pub(crate) mod hardware;
 mod job;
 mod queue;
 

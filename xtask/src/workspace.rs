@@ -73,6 +73,17 @@ impl Workspace {
     pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
+        // What the cargo that started us says of this package is not for another one: it would build anew whatever
+        // looks at such variables, and the next plain cargo again.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+            {
+                command.env_remove(&*name);
+            }
+        }
         // A CI log keeps escape sequences as noise, and some runners force colours on through the environment.
         if std::env::var_os("CI").is_some() || !std::io::stderr().is_terminal() {
             command

@@ -7,6 +7,19 @@ use super::{BinaryProblem, ControlError};
 /// What `PATH` is where the environment has none: that of systemd's services.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
+/// NVIDIA's server, which the daemon looks up in its `PATH`: beside the control daemon first, where we start it.
+pub const SERVER: &str = "nvidia-cuda-mps-server";
+
+/// Where the server of this control daemon is.
+#[must_use]
+pub fn server_beside(control: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let beside = control.parent().map(Path::to_owned);
+    let directories = beside.into_iter().chain(std::env::split_paths(&path));
+    let candidates = directories.map(|directory| directory.join(SERVER));
+    candidates.into_iter().find(|file| problem(file).is_none())
+}
+
 /// The file that is executed: the path itself, or the first program of that name in `PATH`.
 pub fn resolve(binary: &Path) -> Result<PathBuf, ControlError> {
     resolve_in(

@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_
 
 use super::{EXEC_FAILED, leftovers};
 use crate::gpu::GpuUuid;
-use crate::mps::control::{self, ControlError};
+use crate::mps::control::{self, ControlError, SERVER};
 use crate::mps::directories::Directories;
 
 /// The running binary, even after a package upgrade replaced the file.
@@ -23,9 +23,6 @@ const SELF: &str = "/proc/self/exe";
 
 /// Where programs are where `PATH` does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// NVIDIA's server, which the daemon looks up in `PATH`.
-const SERVER: &str = "nvidia-cuda-mps-server";
 
 /// How long the orphans of a daemon may take to be gone: a new daemon is to answer within two seconds.
 const REAP_LIMIT: Duration = Duration::from_secs(1);

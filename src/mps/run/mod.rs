@@ -31,6 +31,7 @@ mod view;
 use std::io;
 
 pub use daemon::{ExecError, exec};
+pub(crate) use place::{DEFAULT_PIPE_DIR, capturing};
 pub use supervise::command;
 
 use super::Trouble;

@@ -22,7 +22,7 @@ const CLOSED: u32 = 0o700;
 const PASSABLE: u32 = 0o711;
 
 /// NVIDIA's container runtime mounts this into every GPU container, so that whatever listens in it captures them.
-pub(super) const DEFAULT_PIPE_DIR: &str = "/tmp/nvidia-mps";
+pub(crate) const DEFAULT_PIPE_DIR: &str = "/tmp/nvidia-mps";
 
 /// A directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -211,7 +211,7 @@ fn closed_to_others(directory: &Path) -> Option<Warning> {
 }
 
 /// The directory that captures every GPU container, where it is there.
-pub(super) fn capturing(default_pipe_dir: &Path) -> Option<Warning> {
+pub(crate) fn capturing(default_pipe_dir: &Path) -> Option<Warning> {
     fs_err::symlink_metadata(default_pipe_dir).ok()?;
     let path = default_pipe_dir.display();
     Some(Warning {

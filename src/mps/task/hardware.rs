@@ -14,17 +14,17 @@ pub(super) const READING_DELAY: Duration = Duration::from_secs(10);
 
 /// What is known of a GPU.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     /// Why MPS cannot be on it at all.
-    pub(super) refusal: Option<Trouble>,
+    pub(crate) refusal: Option<Trouble>,
     /// The most clients that it takes.
-    pub(super) client_limit: Option<u32>,
+    pub(crate) client_limit: Option<u32>,
     /// See [`crate::mps::MpsGpu::smallest_useful_slices`].
-    pub(super) smallest_useful_slices: Option<u32>,
+    pub(crate) smallest_useful_slices: Option<u32>,
     /// What to tell about that.
-    pub(super) small_slices: Option<Warning>,
+    pub(crate) small_slices: Option<Warning>,
     /// Whether its compute mode is `EXCLUSIVE_PROCESS`.
-    pub(super) is_exclusive: Option<bool>,
+    pub(crate) is_exclusive: Option<bool>,
 }
 
 /// Whether there is a GPU.
@@ -54,7 +54,7 @@ pub(super) fn device(driver: &DriverState, state: &GpuState) -> Device {
 }
 
 /// What MPS can be on this GPU.
-pub(super) fn judge(settings: &MpsSettings, driver: &DriverState, state: &GpuState) -> Verdict {
+pub(crate) fn judge(settings: &MpsSettings, driver: &DriverState, state: &GpuState) -> Verdict {
     let newest = state.newest.as_ref();
     let client_limit = state
         .info

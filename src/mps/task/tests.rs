@@ -162,7 +162,7 @@ async fn a_gpu_without_a_daemon_gets_one() {
     assert_eq!(backend.orders()[0], format!("start {UUID}"));
     let gpu = &status.gpus[0];
     assert_eq!((gpu.state.as_str(), gpu.client_limit), ("starting", Some(48)));
-    assert_eq!(gpu.last_step.as_ref().unwrap().why, "it is not running");
+    assert_eq!(gpu.last_step.as_ref().unwrap().why, "it was not running");
 }
 
 #[tokio::test(start_paused = true)]

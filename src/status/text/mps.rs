@@ -37,14 +37,22 @@ fn headline(mps: &MpsStatus) -> String {
         return "off (mps.enabled = false, or gpu.enabled = false)".into();
     }
     if mps.gpus.is_empty() {
-        return format!("waiting for GPUs; daemons are kept by {}", mps.backend);
+        return format!("waiting for GPUs; daemons are kept by {}", keeper(mps));
     }
     let ready = mps.gpus.iter().filter(|gpu| gpu.state == MpsState::Ready).count();
     format!(
         "{ready} of {} ready; one daemon per GPU, kept by {}",
         mps.gpus.len(),
-        mps.backend
+        keeper(mps)
     )
+}
+
+/// Whom an operator asks about a daemon: the backend of plain processes is the agent itself.
+fn keeper(mps: &MpsStatus) -> &str {
+    match mps.backend.as_str() {
+        "process" => "the agent",
+        backend => backend,
+    }
 }
 
 fn row(gpu: &MpsGpu, now: f64) -> Vec<String> {

@@ -157,7 +157,8 @@ fn check_says_as_json_that_all_is_well() {
             "spool.dir",
             "host.root_dir",
             "gpu",
-            "gpu.kmsg"
+            "gpu.kmsg",
+            "mps.enabled"
         ]
     );
     for finding in &findings {
@@ -178,7 +179,7 @@ fn check_says_as_json_what_is_wrong_and_how_to_mend_it() {
     let (code, text, stderr) = output(node.command(&["check", "--json", "--set", "gpu.kmsg=/nonexistent"]));
     assert_eq!(
         (code, stderr.as_str()),
-        (1, "gpushare: 1 of 9 checks failed\n"),
+        (1, "gpushare: 1 of 10 checks failed\n"),
         "{text}"
     );
     let findings: Vec<BTreeMap<String, String>> = serde_json::from_str(&text).unwrap();
@@ -214,7 +215,7 @@ fn check_finds_what_would_leave_the_agent_without_data_or_state() {
     let (code, text, stderr) = output(node.command(&["check"]));
     assert_eq!(
         (code, stderr.as_str()),
-        (1, "gpushare: 3 of 8 checks failed\n"),
+        (1, "gpushare: 3 of 9 checks failed\n"),
         "{text}"
     );
     for (level, subject, found) in [

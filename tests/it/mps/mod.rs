@@ -1,6 +1,7 @@
 //! The real `gpushare mps run` with a control daemon, a server and a driver that are played.
 
 mod by_hand;
+mod check;
 mod probe;
 mod run;
 pub(crate) mod scene;

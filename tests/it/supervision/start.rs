@@ -23,7 +23,7 @@ fn m09_every_gpu_gets_a_verified_daemon_of_its_own_before_anything_may_use_it() 
         (gpu.client_limit, gpu.smallest_useful_slices, gpu.restarts),
         (Some(48), Some(1), 0)
     );
-    assert_eq!(gpu.last_step.as_ref().unwrap().why, "it is not running");
+    assert_eq!(gpu.last_step.as_ref().unwrap().why, "it was not running");
     assert_ne!(scene.daemon(0), scene.daemon(1));
     let answer = scene.mps.ask(&scene.pipe(0), "device_query --csv\n").unwrap();
     assert!(

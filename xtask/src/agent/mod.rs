@@ -5,11 +5,13 @@
 
 mod cloud;
 mod interrupt;
+mod mps;
 mod process;
 pub(crate) mod procfs;
 mod settings;
 
 pub(crate) use cloud::Cloud;
 pub(crate) use interrupt::Interrupt;
-pub(crate) use process::{Agent, Launch, STOP_BUDGET, Stopped, output_within};
-pub(crate) use settings::{ALL_GROUPS, Settings};
+pub(crate) use mps::{PlayedMps, SERVER, with_processes};
+pub(crate) use process::{Agent, Launch, STOP_BUDGET, Stopped, in_path, output_within};
+pub(crate) use settings::{ALL_GROUPS, MpsSettings, Settings};

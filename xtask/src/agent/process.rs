@@ -145,7 +145,8 @@ fn command(binary: &Path, tied: bool) -> Command {
     command
 }
 
-fn in_path(program: &str) -> Option<PathBuf> {
+/// The first such file in `PATH`.
+pub(crate) fn in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|dir| dir.join(program))

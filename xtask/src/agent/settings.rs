@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Every group of metrics that is built.
-pub(crate) const ALL_GROUPS: &[&str] = &["host", "gpu", "health", "agent"];
+pub(crate) const ALL_GROUPS: &[&str] = &["host", "gpu", "health", "mps", "agent"];
 
 pub(crate) struct Settings<'a> {
     /// State, spool, and a kmsg of its own.
@@ -23,6 +23,33 @@ pub(crate) struct Settings<'a> {
     pub(crate) groups: &'a [&'a str],
     /// Path of the library, or its bare name for the loader to find.
     pub(crate) nvml_library: &'a Path,
+    /// Absent: MPS is off.
+    pub(crate) mps: Option<MpsSettings>,
+}
+
+/// MPS as on a host without systemd. What it does shows within a demo: clients are counted, processes listed and daemons
+/// probed more often than by default.
+pub(crate) struct MpsSettings {
+    /// Short: a socket in a GPU's directory below has a path of at most 107 bytes.
+    pub(crate) dir: PathBuf,
+    /// As short as that.
+    pub(crate) client_dir: PathBuf,
+    pub(crate) control_binary: PathBuf,
+    pub(crate) exclusive_process: bool,
+}
+
+impl MpsSettings {
+    fn keys(&self) -> Vec<(&'static str, String)> {
+        let path = |path: &Path| quoted(&path.to_string_lossy());
+        vec![
+            ("backend", quoted("process")),
+            ("dir", path(&self.dir)),
+            ("client_dir", path(&self.client_dir)),
+            ("control_binary", path(&self.control_binary)),
+            ("exclusive_process", self.exclusive_process.to_string()),
+            ("probe_interval", quoted("2s")),
+        ]
+    }
 }
 
 impl Settings<'_> {
@@ -67,9 +94,15 @@ impl Settings<'_> {
                 ("kmsg", below("kmsg")),
             ],
         );
-        section("mps", &off());
+        match &self.mps {
+            Some(mps) => section("mps", &mps.keys()),
+            None => section("mps", &off()),
+        }
         section("slices", &off());
-        section("pods", &off());
+        section(
+            "pods",
+            &[("enabled", "false".to_owned()), ("interval", quoted("5s"))],
+        );
         section("status", &[("socket", quoted(&self.socket.to_string_lossy()))]);
         text
     }
@@ -97,12 +130,20 @@ mod tests {
             publish_interval: "10s",
             groups: ALL_GROUPS,
             nvml_library: Path::new("libnvidia-ml.so.1"),
+            mps: Some(MpsSettings {
+                dir: dir.join("mps"),
+                client_dir: dir.join("clients"),
+                control_binary: "nvidia-cuda-mps-control".into(),
+                exclusive_process: false,
+            }),
         };
         let text = fs_err::read_to_string(settings.write().unwrap()).unwrap();
         let table: toml::Table = toml::from_str(&text).unwrap();
         for (section, key) in [
             ("node", "state_dir"),
             ("spool", "dir"),
+            ("mps", "dir"),
+            ("mps", "client_dir"),
             ("gpu", "kmsg"),
             ("status", "socket"),
         ] {

@@ -51,6 +51,7 @@ impl Subject {
             publish_interval: node.publish_interval,
             groups: node.groups,
             nvml_library: &library,
+            mps: None,
         };
         let log = workspace.target(format!("bench-{}.log", node.instance_type));
         fs_err::write(&log, "")?;

@@ -52,8 +52,17 @@ impl Options {
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<ExitCode> {
-    succeed(&mut workspace.cargo(["build", "--locked", "-p", "gpushare", "-p", "fake-nvml"]))?;
-    let stage = Stage::set(workspace, options.fake)?;
+    succeed(&mut workspace.cargo([
+        "build",
+        "--locked",
+        "-p",
+        "gpushare",
+        "-p",
+        "fake-nvml",
+        "-p",
+        "fake-mps",
+    ]))?;
+    let mut stage = Stage::set(workspace, options.fake)?;
     let interrupt = Interrupt::listen()?;
     let mut agent = stage.start()?;
     if options.outage {
@@ -72,8 +81,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ex
     let deadline = options
         .seconds
         .map(|seconds| show.began + Duration::from_secs(seconds));
-    let watched = show.play(&stage, &mut agent, &interrupt, deadline);
-    let ledger = watched.and_then(|()| last_ledger(&stage));
+    let watched = show.play(&mut stage, &mut agent, &interrupt, deadline);
+    let quit = watched.and_then(|()| stage.quit_mps());
+    let ledger = quit.and_then(|()| last_ledger(&stage));
     show.screen.close();
     let ledger = match ledger {
         Ok(ledger) => ledger,
@@ -108,7 +118,7 @@ impl Show {
     /// Shows the agent until the deadline or Ctrl-C; an agent that ends before is an error.
     fn play(
         &mut self,
-        stage: &Stage,
+        stage: &mut Stage,
         agent: &mut Agent,
         interrupt: &Interrupt,
         deadline: Option<Instant>,
@@ -124,6 +134,9 @@ impl Show {
             }
             let status = stage.status(&[]);
             self.answers += usize::from(status.is_ok());
+            if status.is_ok() {
+                stage.look_at_mps()?;
+            }
             let fresh = self.accepted.look(&stage.cloud.cloudwatch);
             self.draw(stage, &status.unwrap_or_else(|reason| reason), &fresh)?;
             // After a slow look the next one is a whole step away, not at once.
@@ -135,7 +148,7 @@ impl Show {
 
     fn draw(&mut self, stage: &Stage, status: &str, fresh: &[Window]) -> anyhow::Result<()> {
         let outage = self.outage_line();
-        let title = format!("{}{outage}", stage.nvml.title());
+        let title = format!("{}{outage}", stage.title());
         let newest = self.accepted.newest();
         let published = match newest {
             Some(window) => format!(

@@ -89,7 +89,7 @@ impl Nvml {
                 "The GPUs of this machine. The instance metadata and CloudWatch are simulated: not AWS."
             }
             Self::Fake { .. } => {
-                "Simulated: the 4 GPUs of a g5.12xlarge, its metadata and CloudWatch. No driver, not AWS."
+                "Simulated: the 4 GPUs of a g5.12xlarge with MPS, its metadata and CloudWatch. No driver, not AWS."
             }
         }
     }

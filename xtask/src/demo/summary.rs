@@ -80,7 +80,7 @@ pub(super) fn judge(
         STOP_BUDGET.as_secs(),
         stage.dir.display(),
         stage.nvml,
-        stage.nvml.title(),
+        stage.title(),
     );
     Ok(ExitCode::SUCCESS)
 }
