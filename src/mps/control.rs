@@ -263,8 +263,8 @@ impl Control {
         Ok(Version::read(&finished.stdout))
     }
 
-    /// Talks to the daemon until it is not cut off. Also returns whether an attempt before the last ended without a word:
-    /// the daemon may have heard it.
+    /// Talks to the daemon until it is not cut off. Also returns whether an attempt before the last ended without a
+    /// word: the daemon may have heard it.
     fn converse(
         &self,
         input: &str,

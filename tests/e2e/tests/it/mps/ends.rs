@@ -49,7 +49,7 @@ fn m01_m03_m12_what_is_killed_or_faulty_is_back_and_verified_and_the_neighbour_n
     assert!(!scene.pod_said("podb", "server-gone"));
 }
 
-/// Kills one of these processes: all of them are gone, others are in their place and verified, and it is told after how long.
+/// Kills one of these processes: all of them are gone, and others are in their place and verified, after this time.
 fn assert_replaced(scene: &Scene, before: &Pids, killed: u32) -> (Pids, Duration) {
     let begun = Instant::now();
     scene.signal(killed, Signal::KILL);

@@ -103,7 +103,7 @@ fn m27_root_without_capabilities_in_a_pod_changes_nothing_in_nvidias_daemon() {
     // What the pod sees holds no lock that it could take.
     let seen = in_pod(
         &scene,
-        "ls $CUDA_MPS_PIPE_DIRECTORY; ls /run/gpushare/mps; touch $CUDA_MPS_PIPE_DIRECTORY/x; rm -f $CUDA_MPS_PIPE_DIRECTORY/control",
+        "cd $CUDA_MPS_PIPE_DIRECTORY; ls; ls /run/gpushare/mps; touch x; rm -f control",
     );
     assert!(seen.starts_with("control\nlog\n"), "{seen}");
     assert_eq!(seen.matches("Read-only file system").count(), 2, "{seen}");
