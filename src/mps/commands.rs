@@ -68,6 +68,10 @@ pub fn quit(global: &Global, gpu: &str, by_agent: bool) -> Result<(), Failure> {
         scene.mark_quit()?;
     }
     let end = scene.end()?;
+    if stays {
+        // One that was being started again has taken the mark away.
+        scene.mark_quit()?;
+    }
     let restored = scene.restore(global)?;
     let mut text = end.in_words(&scene.gpu);
     if let Some(mode) = restored {

@@ -228,13 +228,20 @@ impl Daemon {
     }
 
     fn hold(&self, seen: &Seen<'_>) -> Decision {
-        let is_running = matches!(seen.unit, Ok(Unit::Running { .. } | Unit::Starting));
-        let first = if is_running {
+        let pid = match seen.unit {
+            Ok(Unit::Running { pid }) => Some(*pid),
+            _ => None,
+        };
+        let first = if pid.is_some() || matches!(seen.unit, Ok(Unit::Starting)) {
             MpsState::Starting
         } else {
             MpsState::NoDriver
         };
-        Decision::of(self.state.clone().unwrap_or(first))
+        // Another process than the one that was verified is not what was verified.
+        let is_known = pid.is_some() && pid == self.pid;
+        let before = self.state.clone();
+        let before = before.filter(|state| is_known || *state != MpsState::Ready);
+        Decision::of(before.unwrap_or(first))
     }
 
     fn without_gpu(&mut self, seen: &Seen<'_>, now: Duration) -> Decision {
@@ -258,9 +265,15 @@ impl Daemon {
                 why: error.what.clone(),
                 mend: error.mend.clone(),
             })),
-            Ok(Unit::Inactive) if seen.is_quit => Decision::of(MpsState::Down(quit())),
+            Ok(Unit::Inactive | Unit::Failed(_)) if seen.is_quit => Decision::of(MpsState::Down(quit())),
             Ok(Unit::Inactive) => self.start("it was not running", now),
-            Ok(Unit::Starting) => Decision::of(self.coming_up()),
+            Ok(Unit::Starting) => {
+                // systemd starts again what has failed, without a word of its own.
+                if let Some(words) = seen.last_words {
+                    self.why_down = Some(words.clone());
+                }
+                Decision::of(self.coming_up())
+            }
             // Why it is stopped is worth more than that it is.
             Ok(Unit::Stopping) => {
                 Decision::of(MpsState::Down(self.why_down.clone().unwrap_or_else(stopping)))

@@ -311,6 +311,7 @@ fn m07_what_ends_for_want_of_something_is_started_again_ever_more_rarely_and_say
     stage.answers(report(&[active(200, &[])]));
     assert_eq!(stage.decide().state, MpsState::Ready);
     stage.unit = Ok(Unit::Starting);
+    stage.last_words = None;
     assert_eq!(
         stage.decide().state,
         MpsState::Starting,
@@ -570,6 +571,32 @@ fn a_daemon_that_was_stopped_on_purpose_stays_stopped() {
     let decision = stage.decide();
     assert_eq!(decision.step, None);
     assert!(why(&decision).contains("on purpose"));
+}
+
+#[test]
+fn a_daemon_that_was_stopped_on_purpose_stays_so_however_it_ended() {
+    let mut stage = Stage::ready();
+    stage.unit = Ok(ended(69));
+    stage.is_quit = true;
+    assert_eq!(stage.decide().step, None);
+}
+
+#[test]
+fn what_systemd_starts_again_and_again_says_why() {
+    let mut stage = Stage::new();
+    stage.unit = Ok(Unit::Starting);
+    assert_eq!(stage.decide().state, MpsState::Starting);
+    stage.last_words = Some(trouble("it ended with 1"));
+    assert_eq!(stage.decide().state, MpsState::Down(trouble("it ended with 1")));
+}
+
+#[test]
+fn a_daemon_that_ends_while_the_driver_hangs_is_not_ready_any_more() {
+    let mut stage = Stage::ready();
+    stage.device = Device::Unknown;
+    assert_eq!(stage.decide().state, MpsState::Ready);
+    stage.unit = running(101);
+    assert_eq!(stage.decide().state, MpsState::Starting);
 }
 
 #[test]

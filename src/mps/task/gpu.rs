@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::job::{self, Done, Outcome};
 use super::queue::Queue;
 use super::{MpsSettings, hardware};
+use crate::config::MpsBackend;
 use crate::gpu::{DriverState, GpuState, GpuUuid};
 use crate::log;
 use crate::metrics::clock::Instants;
@@ -44,6 +45,8 @@ pub(super) struct Supervised {
     unit_seen: Duration,
     probe: Option<Probe>,
     probe_at: Option<Duration>,
+    /// Something has happened since the newest probe.
+    wants_probe: bool,
     probed_at: Option<u64>,
     /// Whether a call of the control program is under way.
     is_busy: bool,
@@ -54,6 +57,9 @@ pub(super) struct Supervised {
     drift_since: Option<Duration>,
     last_words: Option<Trouble>,
     servers_ended: u64,
+    /// Whether the backend cannot tell a process that is ready from one that is not, and whether this one is.
+    waits_for_word: bool,
+    came_up: bool,
     queue: Queue,
     /// What the daemon's process warned of.
     warnings: Vec<Warning>,
@@ -91,6 +97,7 @@ impl Supervised {
             unit_seen: Duration::ZERO,
             probe: None,
             probe_at: None,
+            wants_probe: false,
             probed_at: None,
             is_busy: false,
             gone_clients: BTreeSet::new(),
@@ -99,6 +106,8 @@ impl Supervised {
             drift_since: None,
             last_words: None,
             servers_ended: 0,
+            waits_for_word: settings.mps.backend == MpsBackend::Process,
+            came_up: true,
             queue: Queue::default(),
             warnings: Vec::new(),
             state: None,
@@ -172,15 +181,23 @@ impl Supervised {
                 self.look_at_unit();
             }
             Event::DaemonEnded(ended) => {
-                self.last_words.clone_from(&ended.trouble);
+                // The end of what was never ready has its reason already.
+                if ended.trouble.is_some() {
+                    self.last_words.clone_from(&ended.trouble);
+                }
                 self.look_at_unit();
             }
             // Not with its daemon: it has warned of what it found before that.
-            Event::Begun { .. } => self.warnings.clear(),
+            Event::Begun { .. } => {
+                self.warnings.clear();
+                self.came_up = false;
+            }
             Event::DaemonStarted { .. } => self.look_at_unit(),
             Event::DaemonReady { .. } => {
+                self.came_up = true;
+                self.look_at_unit();
                 self.last_words = None;
-                self.probe_soon(now);
+                self.probe_soon();
             }
             Event::Warned(warning) => {
                 if self.warnings.len() < MOST_WARNINGS && !self.warnings.contains(warning) {
@@ -189,9 +206,9 @@ impl Supervised {
             }
             Event::ServerExited { .. } | Event::ServerNotStarted { .. } => {
                 self.servers_ended += 1;
-                self.probe_soon(now);
+                self.probe_soon();
             }
-            Event::ServerFault | Event::ServerReady { .. } => self.probe_soon(now),
+            Event::ServerFault | Event::ServerReady { .. } => self.probe_soon(),
             Event::DaemonLeaves { .. }
             | Event::ServerStarting { .. }
             | Event::ServerForcedOut { .. }
@@ -200,8 +217,8 @@ impl Supervised {
         }
     }
 
-    fn probe_soon(&mut self, now: Duration) {
-        self.probe_at = self.probe_at.map(|at| at.min(now));
+    fn probe_soon(&mut self) {
+        self.wants_probe = true;
     }
 
     /// What the backend knows of it may have changed.
@@ -220,10 +237,13 @@ impl Supervised {
 
     /// What the backend said.
     pub(super) fn saw_unit(&mut self, unit: Result<Unit, BackendError>, now: Duration) {
-        // What has ended has said why before.
-        if matches!(unit, Ok(Unit::Failed(_))) {
-            self.on_beat(now);
-        }
+        // What was written before the first look is no news, and what has ended has said why.
+        self.on_beat(now);
+        let is_up = self.came_up || !self.waits_for_word;
+        let unit = match unit {
+            Ok(Unit::Running { .. }) if !is_up => Ok(Unit::Starting),
+            unit => unit,
+        };
         if let (Err(error), true) = (&unit, !matches!(self.unit, Some(Err(_)))) {
             tracing::warn!(gpu = %self.uuid, error = error.what, mend = error.mend, "MPS cannot be supervised");
         }
@@ -233,6 +253,10 @@ impl Supervised {
 
     /// What is to be done now, and why. It counts as done.
     pub(super) fn decide(&mut self, wish: Wish, now: Instants) -> Option<(Step, String)> {
+        // One call of the control program at a time: what comes of it is waited for.
+        if self.is_busy && matches!(self.unit, Some(Ok(Unit::Running { .. }))) {
+            return None;
+        }
         let unknown = Ok(Unit::Inactive);
         let refusal = self.hardware.refusal.as_ref().or(self.place.as_ref().err());
         let seen = Seen {
@@ -254,9 +278,15 @@ impl Supervised {
             intruders: &self.outside,
         };
         let decision = self.daemon.decide(wish, &seen, now.monotonic);
-        self.probe_at = decision.probe_at;
+        let at = |at: Duration| {
+            if self.wants_probe {
+                at.min(now.monotonic)
+            } else {
+                at
+            }
+        };
+        self.probe_at = decision.probe_at.map(at);
         self.turn(decision.state, now.wall.as_secs());
-        // One call of the control program at a time: the step is decided again after it.
         decision.step
     }
 
@@ -295,6 +325,7 @@ impl Supervised {
         let is_due = self.probe_due().is_some_and(|at| at <= now);
         if let (true, Ok(place)) = (is_due, &self.place) {
             self.is_busy = true;
+            self.wants_probe = false;
             let known = self.server().map(|server| server.pid);
             job::probe(jobs, self.uuid.clone(), place.control.clone(), pid, known);
         }
@@ -317,10 +348,10 @@ impl Supervised {
                 report,
                 gone_clients,
             } => self.on_probe(pid, report, gone_clients, now),
-            Outcome::Ordered(Ok(())) => self.probe_soon(now.monotonic),
+            Outcome::Ordered(Ok(())) => self.probe_soon(),
             Outcome::Ordered(Err(error)) => {
                 tracing::warn!(gpu = %self.uuid, error, "the MPS control daemon was not told");
-                self.probe_soon(now.monotonic);
+                self.probe_soon();
             }
         }
     }
@@ -376,6 +407,27 @@ impl Supervised {
         report_of(self.probe.as_ref())?.servers.first()
     }
 
+    fn outsiders(&self) -> Option<Warning> {
+        let pids: Vec<String> = self.outside.iter().map(u32::to_string).collect();
+        (!pids.is_empty()).then(|| Warning {
+            what: format!(
+                "GPU {} is used past MPS by process {}",
+                self.number,
+                pids.join(", ")
+            ),
+            mend: "no slice limits it: give it slices, or end it".into(),
+        })
+    }
+
+    fn is_full(&self) -> Option<Warning> {
+        let clients = self.server()?.clients.len();
+        let limit = self.hardware.client_limit?;
+        (clients >= usize::try_from(limit).unwrap_or(usize::MAX)).then(|| Warning {
+            what: format!("GPU {} has {clients} MPS clients and takes no more", self.number),
+            mend: "start fewer CUDA processes on it".into(),
+        })
+    }
+
     /// What the status shows; nothing before it was looked at.
     pub(super) fn status(&self, now: Duration) -> Option<MpsGpu> {
         let (state, since) = self.state.clone()?;
@@ -386,6 +438,8 @@ impl Supervised {
         let mut warnings = self.warnings.clone();
         warnings.extend(self.hardware.small_slices.clone());
         warnings.extend(self.queue.warning(now));
+        warnings.extend(self.outsiders());
+        warnings.extend(self.is_full());
         Some(MpsGpu {
             number: Arc::clone(&self.number),
             uuid: self.uuid.clone(),

@@ -17,7 +17,7 @@ pub(super) fn find(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
                     gpu.state.as_str(),
                     trouble.why
                 ),
-                trouble.mend.replace(" GPU", &format!(" {}", gpu.number)),
+                addressed(&trouble.mend, &gpu.number),
             ));
         }
     }
@@ -31,4 +31,9 @@ pub(super) fn summary(snapshot: &Snapshot) -> String {
     }
     let ready = mps.gpus.iter().filter(|gpu| gpu.state == MpsState::Ready).count();
     format!(", MPS {ready}/{} ready", mps.gpus.len())
+}
+
+/// The commands of a mend with the number of the GPU that they are to be typed for.
+fn addressed(mend: &str, number: &str) -> String {
+    mend.replace("mps restart GPU", &format!("mps restart {number}"))
 }
