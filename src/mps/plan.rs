@@ -482,7 +482,9 @@ fn failed(ended: &Ended) -> Trouble {
     };
     Trouble {
         why,
-        mend: "look at: journalctl -u 'gpushare-mps@*'; it is tried again by itself".into(),
+        mend:
+            "run `gpushare check`, and look at: journalctl -u 'gpushare-mps@*'; it is tried again by itself"
+                .into(),
     }
 }
 

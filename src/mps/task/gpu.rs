@@ -57,9 +57,8 @@ pub(super) struct Supervised {
     drift_since: Option<Duration>,
     last_words: Option<Trouble>,
     servers_ended: u64,
-    /// Whether the backend cannot tell a process that is ready from one that is not, and whether this one is.
-    waits_for_word: bool,
-    came_up: bool,
+    /// Whether the daemon's process has said that it is ready; absent where the backend tells.
+    has_come_up: Option<bool>,
     queue: Queue,
     /// What the daemon's process warned of.
     warnings: Vec<Warning>,
@@ -106,8 +105,7 @@ impl Supervised {
             drift_since: None,
             last_words: None,
             servers_ended: 0,
-            waits_for_word: settings.mps.backend == MpsBackend::Process,
-            came_up: true,
+            has_come_up: (settings.mps.backend == MpsBackend::Process).then_some(true),
             queue: Queue::default(),
             warnings: Vec::new(),
             state: None,
@@ -190,11 +188,11 @@ impl Supervised {
             // Not with its daemon: it has warned of what it found before that.
             Event::Begun { .. } => {
                 self.warnings.clear();
-                self.came_up = false;
+                self.has_come_up = self.has_come_up.map(|_| false);
             }
             Event::DaemonStarted { .. } => self.look_at_unit(),
             Event::DaemonReady { .. } => {
-                self.came_up = true;
+                self.has_come_up = self.has_come_up.map(|_| true);
                 self.look_at_unit();
                 self.last_words = None;
                 self.probe_soon();
@@ -239,9 +237,8 @@ impl Supervised {
     pub(super) fn saw_unit(&mut self, unit: Result<Unit, BackendError>, now: Duration) {
         // What was written before the first look is no news, and what has ended has said why.
         self.on_beat(now);
-        let is_up = self.came_up || !self.waits_for_word;
         let unit = match unit {
-            Ok(Unit::Running { .. }) if !is_up => Ok(Unit::Starting),
+            Ok(Unit::Running { .. }) if self.has_come_up == Some(false) => Ok(Unit::Starting),
             unit => unit,
         };
         if let (Err(error), true) = (&unit, !matches!(self.unit, Some(Err(_)))) {

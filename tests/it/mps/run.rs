@@ -275,6 +275,7 @@ fn m06_the_second_supervisor_of_a_gpu_is_refused_and_harms_nobody() {
     let (code, log) = scene.start_unseen().ended();
     assert_eq!(code, Some(69), "{log}");
     assert!(log.contains(&format!("process {}", first.pid())), "{log}");
+    assert!(log.contains("gpushare mps quit"), "what to do: {log}");
     assert_eq!((processes(&scene), mode(&scene.daemon_dir())), before);
     assert_eq!(scene.said("get_default_active_thread_percentage"), "100.0\n");
 }

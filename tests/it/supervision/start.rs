@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use fake_mps::Running;
 use gpushare::status::problems;
 
 use super::scene::{Scene, UUIDS, gpus, mps, ready, why};
@@ -161,4 +162,43 @@ fn mps_that_is_switched_off_is_stopped_and_the_compute_mode_is_what_it_was() {
     assert!(restored.is_some(), "the compute mode stays {modes}");
     let (_, text, _) = output(scene.node.command(&["status"]));
     assert!(text.contains("MPS     off"), "{text}");
+}
+
+#[test]
+fn m20_a_directory_that_cannot_be_used_is_a_problem_with_what_to_do() {
+    let too_long = format!("\"/{}\"", "d".repeat(90));
+    for (key, value, word) in [
+        ("mps.dir", &*too_long, "make mps.dir shorter"),
+        // There is no place yet in which the reason could be written down for the agent.
+        ("mps.client_dir", "\"/proc/clients\"", "run `gpushare check`"),
+        ("mps.dir", "\"/proc/daemons\"", "run `gpushare check`"),
+    ] {
+        let scene = Scene::new().with(key, value);
+        let agent = scene.node.start();
+        let snapshot = agent.wait("the reason is told", |snapshot| !why(snapshot, 0).is_empty());
+        let problem = problems::find(&snapshot).into_iter().next().unwrap();
+        assert!(problem.mend.contains(word), "{key} = {value}: {problem:?}");
+    }
+}
+
+#[test]
+fn m06_a_foreign_daemon_is_named_by_its_true_pid_and_ours_comes_when_it_has_gone() {
+    let scene = Scene::new();
+    fs_err::create_dir_all(scene.pipe(0)).unwrap();
+    let mut foreign = Running::start(scene.mps.control(&scene.pipe(0)).arg("-f")).unwrap();
+    foreign.wait_for("To connect CUDA applications").unwrap();
+    fs_err::write(scene.pipe(0).join("nvidia-cuda-mps-control.pid"), "1").unwrap();
+    let agent = scene.node.start();
+    let snapshot = agent.wait("it is told, and the neighbour is served", |snapshot| {
+        !why(snapshot, 0).is_empty() && ready(snapshot, 1)
+    });
+    let problem = problems::find(&snapshot).into_iter().next().unwrap();
+    assert!(
+        problem.what.contains(&format!("process {} (", foreign.pid())),
+        "{problem:?}"
+    );
+    assert!(problem.mend.contains("mps.dir"), "{problem:?}");
+    scene.mps.ask(&scene.pipe(0), "quit -t 1\n").unwrap();
+    foreign.wait().unwrap();
+    agent.wait("ours is there", |snapshot| ready(snapshot, 0));
 }

@@ -12,6 +12,6 @@ mod settings;
 
 pub(crate) use cloud::Cloud;
 pub(crate) use interrupt::Interrupt;
-pub(crate) use mps::{PlayedMps, SERVER, with_processes};
+pub(crate) use mps::{PlayedMps, SERVER, may_set_modes, quit_all, verified_servers, with_processes};
 pub(crate) use process::{Agent, Launch, STOP_BUDGET, Stopped, in_path, output_within};
 pub(crate) use settings::{ALL_GROUPS, MpsSettings, Settings};

@@ -114,6 +114,14 @@ impl Agent {
         })
     }
 
+    /// SIGTERM and wait; what is to outlive the agent is left to whoever ends it.
+    pub(crate) fn stop_alone(mut self) -> anyhow::Result<ExitStatus> {
+        signal(self.process, Signal::TERM);
+        let status = wait_until(&mut self.child, Instant::now() + KILL_AFTER)?;
+        self.family.clear();
+        status.context("the agent does not end")
+    }
+
     fn remember_family(&mut self) {
         // Added to, not replaced: the agent may end while its children are counted.
         self.family.retain(|process| process.alive());

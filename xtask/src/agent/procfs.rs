@@ -55,6 +55,19 @@ impl Process {
         ))
     }
 
+    /// The same of all its children that have ended and were waited for, and of theirs.
+    pub(crate) fn children_time(self) -> anyhow::Result<Duration> {
+        let ticks = Stat::read(self.pid)?.children_ticks;
+        Ok(Duration::from_secs_f64(
+            ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        ))
+    }
+
+    /// The file that it runs.
+    pub(crate) fn program(self) -> anyhow::Result<PathBuf> {
+        Ok(fs_err::read_link(format!("/proc/{}/exe", self.pid))?)
+    }
+
     /// Time on a CPU of its first thread, to the nanosecond, from `/proc/PID/schedstat`.
     pub(crate) fn first_thread_time(self) -> anyhow::Result<Duration> {
         let path = format!("/proc/{}/schedstat", self.pid);
@@ -132,6 +145,7 @@ fn kib(text: &str, name: &str) -> Option<u64> {
 struct Stat {
     zombie: bool,
     cpu_ticks: u64,
+    children_ticks: u64,
     start_ticks: u64,
 }
 
@@ -152,6 +166,7 @@ impl Stat {
         Some(Self {
             zombie: field(3)? == "Z",
             cpu_ticks: ticks(14)? + ticks(15)?,
+            children_ticks: ticks(16)? + ticks(17)?,
             start_ticks: ticks(22)?,
         })
     }
@@ -169,6 +184,7 @@ mod tests {
             Some(Stat {
                 zombie: false,
                 cpu_ticks: 150,
+                children_ticks: 11,
                 start_ticks: 4242
             })
         );

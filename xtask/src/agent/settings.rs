@@ -23,12 +23,13 @@ pub(crate) struct Settings<'a> {
     pub(crate) groups: &'a [&'a str],
     /// Path of the library, or its bare name for the loader to find.
     pub(crate) nvml_library: &'a Path,
+    /// Between two lists of the processes on a GPU, with a unit.
+    pub(crate) process_interval: &'a str,
     /// Absent: MPS is off.
     pub(crate) mps: Option<MpsSettings>,
 }
 
-/// MPS as on a host without systemd. What it does shows within a demo: clients are counted, processes listed and daemons
-/// probed more often than by default.
+/// MPS as on a host without systemd.
 pub(crate) struct MpsSettings {
     /// Short: a socket in a GPU's directory below has a path of at most 107 bytes.
     pub(crate) dir: PathBuf,
@@ -36,6 +37,8 @@ pub(crate) struct MpsSettings {
     pub(crate) client_dir: PathBuf,
     pub(crate) control_binary: PathBuf,
     pub(crate) exclusive_process: bool,
+    /// With a unit, as in "2s".
+    pub(crate) probe_interval: &'static str,
 }
 
 impl MpsSettings {
@@ -47,7 +50,7 @@ impl MpsSettings {
             ("client_dir", path(&self.client_dir)),
             ("control_binary", path(&self.control_binary)),
             ("exclusive_process", self.exclusive_process.to_string()),
-            ("probe_interval", quoted("2s")),
+            ("probe_interval", quoted(self.probe_interval)),
         ]
     }
 }
@@ -101,7 +104,10 @@ impl Settings<'_> {
         section("slices", &off());
         section(
             "pods",
-            &[("enabled", "false".to_owned()), ("interval", quoted("5s"))],
+            &[
+                ("enabled", "false".to_owned()),
+                ("interval", quoted(self.process_interval)),
+            ],
         );
         section("status", &[("socket", quoted(&self.socket.to_string_lossy()))]);
         text
@@ -130,11 +136,13 @@ mod tests {
             publish_interval: "10s",
             groups: ALL_GROUPS,
             nvml_library: Path::new("libnvidia-ml.so.1"),
+            process_interval: "5s",
             mps: Some(MpsSettings {
                 dir: dir.join("mps"),
                 client_dir: dir.join("clients"),
                 control_binary: "nvidia-cuda-mps-control".into(),
                 exclusive_process: false,
+                probe_interval: "2s",
             }),
         };
         let text = fs_err::read_to_string(settings.write().unwrap()).unwrap();

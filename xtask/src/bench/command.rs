@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::machine::Machine;
 use super::report::{Figures, render};
 use super::subject::{Node, Subject};
-use super::{outage, pushes, ready, replay, soak, spool, steady, tick, traffic};
+use super::{mps, outage, pushes, ready, replay, soak, spool, steady, supervising, tick, traffic};
 use crate::agent::{ALL_GROUPS, Interrupt};
 use crate::args::{Args, UsageError};
 use crate::workspace::{Workspace, succeed};
@@ -19,6 +19,8 @@ pub(crate) struct Options {
     pub(super) pushes: usize,
     pub(super) outage: usize,
     pub(super) soak: u64,
+    /// MPS alone, and the document stays as it is.
+    pub(super) only_mps: bool,
 }
 
 impl Options {
@@ -29,6 +31,7 @@ impl Options {
             pushes: usize::from(args.count::<u16>("--pushes")?.unwrap_or(60)),
             outage: usize::from(args.count::<u16>("--outage")?.unwrap_or(75)),
             soak: args.count("--soak")?.unwrap_or(10),
+            only_mps: args.flag("--only-mps"),
         };
         args.finish()?;
         Ok(options)
@@ -45,7 +48,14 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> anyhow::Result<Exi
         "-p",
         "fake-nvml",
     ]))?;
+    // Beside this tool, which looks for it there.
+    succeed(&mut workspace.cargo(["build", "--locked", "-p", "fake-mps"]))?;
     keep(workspace)?;
+    if options.only_mps {
+        let figures = mps::run(workspace, &Interrupt::listen()?)?;
+        println!("{}", supervising::mps(&figures));
+        return Ok(ExitCode::SUCCESS);
+    }
     let figures = measure(workspace, options)?;
     let text = render(&figures, &Machine::find(workspace)?, options);
     fs_err::create_dir_all(workspace.path("docs"))?;
@@ -77,6 +87,7 @@ fn measure(workspace: &Workspace, options: Options) -> anyhow::Result<Figures> {
         publish_interval: "60s",
         groups: ALL_GROUPS,
         ring_hz: None,
+        mps: false,
     };
     let subject = Subject::set(workspace, &node)?;
     let measured = || {
@@ -88,6 +99,7 @@ fn measure(workspace: &Workspace, options: Options) -> anyhow::Result<Figures> {
             replay: replay::run(workspace, &interrupt)?,
             soak: soak::run(workspace, options.soak, &interrupt)?,
             traffic: traffic::run(workspace, &interrupt)?,
+            mps: mps::run(workspace, &interrupt)?,
             pushes: pushes::run(workspace, options.pushes, &interrupt)?,
             outage: outage::run(workspace, options.outage, &interrupt)?,
             steady: steady::run(&subject, options, &interrupt)?,

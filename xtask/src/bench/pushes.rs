@@ -81,6 +81,7 @@ fn time_lapse() -> Node<'static> {
         publish_interval: "6s",
         groups: ALL_GROUPS,
         ring_hz: Some(60),
+        mps: false,
     }
 }
 

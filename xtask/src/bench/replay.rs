@@ -63,6 +63,7 @@ pub(super) fn run(workspace: &Workspace, interrupt: &Interrupt) -> anyhow::Resul
         publish_interval: "60s",
         groups: &traffic::GROUPS,
         ring_hz: None,
+        mps: false,
     };
     let subject = Subject::set(workspace, &node)?;
     let dir = subject.dir.path().join("spool");

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::command::Options;
 use super::machine::Machine;
+use super::mps::Mps;
 use super::outage::Outage;
 use super::pushes::Pushes;
 use super::replay::Replay;
@@ -11,7 +12,7 @@ use super::soak::Soak;
 use super::spool::Spool;
 use super::steady::Steady;
 use super::traffic::Traffic;
-use super::{publishing, spooling};
+use super::{publishing, spooling, supervising};
 
 /// What was measured.
 pub(super) struct Figures {
@@ -25,6 +26,7 @@ pub(super) struct Figures {
     pub(super) spool: Vec<Spool>,
     pub(super) replay: Replay,
     pub(super) soak: Soak,
+    pub(super) mps: Mps,
 }
 
 pub(super) const MIB: f64 = 1024.0 * 1024.0;
@@ -48,6 +50,7 @@ pub(super) fn render(figures: &Figures, machine: &Machine, options: Options) -> 
     text.push_str(&publishing::bill(&figures.traffic));
     text.push_str(&publishing::pushes(&figures.pushes));
     text.push_str(&publishing::outage(&figures.outage));
+    text.push_str(&supervising::mps(&figures.mps));
     text.push_str(&spooling::spool(&figures.spool));
     text.push_str(&spooling::replay(&figures.replay));
     text.push_str(&spooling::soak(&figures.soak));
@@ -82,6 +85,7 @@ fn whole_process(figures: &Figures, machine: &Machine, options: Options) -> Stri
         pushes,
         outage,
         soak,
+        only_mps: _,
     } = options;
     let mut text = format!(
         "<!-- Written by `cargo xtask bench`: run it again rather than editing. -->\n\n# Benchmarks\n\n\
@@ -213,6 +217,7 @@ mod tests {
             spool: Vec::new(),
             replay: Replay::default(),
             soak: Soak::default(),
+            mps: Mps::default(),
         };
         let machine = Machine {
             cpu: "CPU".into(),
@@ -227,6 +232,7 @@ mod tests {
             pushes: 60,
             outage: 75,
             soak: 10,
+            only_mps: false,
         };
         let text = render(&figures, &machine, options);
         for line in [

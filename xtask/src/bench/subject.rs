@@ -1,11 +1,11 @@
 //! What is measured: the release build on a simulated node, publishing to a simulated CloudWatch.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::agent::{Cloud, Settings};
+use crate::agent::{Cloud, MpsSettings, PlayedMps, Settings, may_set_modes, with_processes};
 use crate::workspace::Workspace;
 
 /// A simulated node.
@@ -17,6 +17,8 @@ pub(super) struct Node<'a> {
     pub(super) groups: &'a [&'a str],
     /// Samples a second in the driver's ring, in place of a driver's usual 6.
     pub(super) ring_hz: Option<u32>,
+    /// Whether MPS is on, and nothing on the GPUs but its servers.
+    pub(super) mps: bool,
 }
 
 /// What a measured agent is started from.
@@ -25,6 +27,8 @@ pub(super) struct Subject {
     pub(super) config: PathBuf,
     pub(super) scenario: PathBuf,
     pub(super) log: PathBuf,
+    /// Dropped before its directory: it kills what runs by its file.
+    pub(super) mps: Option<PlayedMps>,
     /// A short directory, for the sockets.
     pub(super) dir: tempfile::TempDir,
     pub(super) cloud: Cloud,
@@ -40,6 +44,14 @@ impl Subject {
         let name = format!("{}.toml", node.instance_type);
         let scenario = dir.path().join(&name);
         let text = fs_err::read_to_string(workspace.path("testkit/scenarios").join(&name))?;
+        let kit = dir.path().join("kit");
+        let mps = node.mps.then(|| PlayedMps::in_dir(&kit)).transpose()?;
+        // The servers' process ids are not known before they are there.
+        let text = if node.mps {
+            with_processes(&text, |_, _| None)
+        } else {
+            text
+        };
         fs_err::write(&scenario, with_ring(&text, node.ring_hz))?;
         let cloud = Cloud::start(node.instance_type)?;
         let settings = Settings {
@@ -51,7 +63,8 @@ impl Subject {
             publish_interval: node.publish_interval,
             groups: node.groups,
             nvml_library: &library,
-            mps: None,
+            process_interval: "15s",
+            mps: mps.as_ref().map(|mps| settings_of(mps, dir.path())),
         };
         let log = workspace.target(format!("bench-{}.log", node.instance_type));
         fs_err::write(&log, "")?;
@@ -60,9 +73,20 @@ impl Subject {
             config: settings.write()?,
             scenario,
             log,
+            mps,
             dir,
             cloud,
         })
+    }
+}
+
+fn settings_of(mps: &PlayedMps, dir: &Path) -> MpsSettings {
+    MpsSettings {
+        dir: dir.join("mps"),
+        client_dir: dir.join("clients"),
+        control_binary: mps.control().to_owned(),
+        exclusive_process: may_set_modes(),
+        probe_interval: "10s",
     }
 }
 

@@ -50,6 +50,7 @@ pub(super) fn run(workspace: &Workspace, interrupt: &Interrupt) -> anyhow::Resul
             publish_interval: "60s",
             groups: &GROUPS,
             ring_hz: None,
+            mps: false,
         };
         let subject = Subject::set(workspace, &node)?;
         let (agent, _) = ready::start(&subject)?;

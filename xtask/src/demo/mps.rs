@@ -2,24 +2,16 @@
 //!
 //! The agent keeps the daemons as on a host without systemd. They outlive it by design, so that the demo quits them.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread;
-use std::time::Duration;
 
-use anyhow::{Context, ensure};
 use fake_mps::Running;
-use serde::Deserialize;
 
 use super::nvml::Nvml;
-use crate::agent::{MpsSettings, PlayedMps, SERVER, in_path, output_within, with_processes};
+use crate::agent::{
+    MpsSettings, PlayedMps, SERVER, in_path, may_set_modes, verified_servers, with_processes,
+};
 
 const CONTROL: &str = "nvidia-cuda-mps-control";
-/// `gpushare mps quit` gives a daemon 15 s to end in order, and NVML 30 to restore the compute mode.
-const QUIT_LIMIT: Duration = Duration::from_secs(50);
-/// `CAP_SYS_ADMIN` of linux/capability.h, without which a driver sets no compute mode.
-const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 pub(super) enum Mps {
     /// The test kit's, on simulated GPUs.
@@ -80,6 +72,8 @@ impl Mps {
             client_dir: dir.join("clients"),
             control_binary,
             exclusive_process,
+            // A client is to be counted while somebody watches.
+            probe_interval: "2s",
         })
     }
 
@@ -114,7 +108,7 @@ impl Mps {
 
 impl Played {
     fn start_clients(&mut self, status: &str, client_dir: &Path) -> anyhow::Result<()> {
-        let servers = servers(status)?;
+        let servers = verified_servers(status)?;
         let mut wanted = Vec::new();
         with_processes(&self.text, |gpu, name| {
             wanted.push((gpu.to_owned(), name == SERVER));
@@ -139,104 +133,5 @@ impl Played {
         fs_err::write(&fresh, played)?;
         fs_err::rename(&fresh, &self.scenario)?;
         Ok(())
-    }
-}
-
-#[derive(Deserialize)]
-struct Snapshot {
-    mps: Part,
-}
-
-#[derive(Deserialize)]
-struct Part {
-    gpus: Vec<Gpu>,
-}
-
-#[derive(Deserialize)]
-struct Gpu {
-    uuid: String,
-    state: State,
-    server: Option<Server>,
-}
-
-#[derive(Deserialize)]
-struct State {
-    state: String,
-}
-
-#[derive(Deserialize)]
-struct Server {
-    pid: u32,
-}
-
-/// The servers of those GPUs whose MPS is ready.
-fn servers(status: &str) -> anyhow::Result<BTreeMap<String, u32>> {
-    let snapshot: Snapshot =
-        serde_json::from_str(status).context("the agent's status has another shape than it should")?;
-    let gpus = snapshot.mps.gpus.into_iter();
-    let ready = gpus.filter(|gpu| gpu.state.state == "ready");
-    Ok(ready
-        .filter_map(|gpu| Some((gpu.uuid, gpu.server?.pid)))
-        .collect())
-}
-
-fn may_set_modes() -> bool {
-    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
-    effective.is_some_and(|capabilities| capabilities & CAP_SYS_ADMIN != 0)
-}
-
-/// `gpushare mps quit` for every GPU that has a directory in `dir`, all at once. `quit` makes the command without the
-/// GPU's name.
-pub(super) fn quit_all(dir: &Path, quit: impl Fn() -> Command) -> anyhow::Result<()> {
-    if !dir.is_dir() {
-        return Ok(());
-    }
-    let mut running = Vec::new();
-    for entry in fs_err::read_dir(dir)? {
-        let mut command = quit();
-        command.arg(entry?.file_name());
-        running.push(thread::spawn(move || output_within(&mut command, QUIT_LIMIT)));
-    }
-    for ended in running {
-        let output = ended.join().expect("running a command does not panic")?;
-        ensure!(
-            output.status.success(),
-            "gpushare mps quit: {} ({})",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_servers_of_gpus_that_are_ready_get_clients() {
-        let status = r#"{"mps": {"gpus": [
-            {"uuid": "GPU-a", "state": {"state": "ready"}, "server": {"pid": 7}},
-            {"uuid": "GPU-b", "state": {"state": "down", "why": "", "mend": ""}, "server": {"pid": 8}},
-            {"uuid": "GPU-c", "state": {"state": "starting"}, "server": null}]}}"#;
-        assert_eq!(
-            servers(status).unwrap(),
-            BTreeMap::from([("GPU-a".to_owned(), 7)])
-        );
-        assert!(servers("{}").is_err());
-    }
-
-    #[test]
-    fn a_daemon_that_cannot_be_quit_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let none = || Command::new("false");
-        quit_all(&dir.path().join("none"), none).unwrap();
-        quit_all(dir.path(), none).unwrap();
-        fs_err::create_dir(dir.path().join("GPU-a")).unwrap();
-        quit_all(dir.path(), || Command::new("true")).unwrap();
-        let error = quit_all(dir.path(), none).unwrap_err().to_string();
-        assert!(error.starts_with("gpushare mps quit: exit status: 1"), "{error}");
     }
 }

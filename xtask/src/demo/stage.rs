@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use rustix::fs::{FlockOperation, flock};
 
-use super::mps::{self, Mps};
+use super::mps::Mps;
 use super::nvml::Nvml;
-use crate::agent::{ALL_GROUPS, Agent, Cloud, Launch, Settings, output_within};
+use crate::agent::{ALL_GROUPS, Agent, Cloud, Launch, Settings, output_within, quit_all};
 use crate::workspace::Workspace;
 
 /// The publish interval of the demo: short, so that a window closes while somebody watches.
@@ -44,7 +44,7 @@ impl Stage {
         let binary = workspace.target("debug/gpushare");
         if dir.exists() {
             // Of a demo that was killed. What it cannot read any more it leaves alone.
-            let _ = mps::quit_all(&dir.join("mps"), || quit(&binary, &dir.join("config.toml"), None));
+            let _ = quit_all(&dir.join("mps"), || quit(&binary, &dir.join("config.toml"), None));
             fs_err::remove_dir_all(&dir)?;
         }
         fs_err::create_dir_all(&dir)?;
@@ -61,6 +61,7 @@ impl Stage {
             publish_interval: &format!("{}s", WINDOW.as_secs()),
             groups: ALL_GROUPS,
             nvml_library: nvml.library(),
+            process_interval: "5s",
             mps: mps.settings(&sockets),
         };
         Ok(Self {
@@ -125,7 +126,7 @@ impl Stage {
     /// Ends the clients and the daemons, which outlive an agent, in the order in which an operator would.
     pub(super) fn quit_mps(&mut self) -> anyhow::Result<()> {
         self.mps.end_clients()?;
-        mps::quit_all(&self.sockets.join("mps"), || {
+        quit_all(&self.sockets.join("mps"), || {
             quit(&self.binary, &self.config, self.nvml.scenario())
         })
     }
