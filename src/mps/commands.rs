@@ -154,10 +154,22 @@ impl Scene {
     fn end_supervised(&self, supervisor: &Supervisor) -> Result<End, MpsCommandError> {
         let end = end(supervisor)?;
         if matches!(end, End::Killed(_)) {
-            // The kernel has ended the daemon with it, and the servers are nobody's now.
-            clear_leftovers(&self.directories).map_err(MpsCommandError::Leftover)?;
+            // The kernel ends the daemon with it, and the servers are nobody's then.
+            self.clear_leftovers()?;
         }
         Ok(end)
+    }
+
+    /// A daemon that is just being killed does not tell any more whose it was: it gets a moment to be gone.
+    fn clear_leftovers(&self) -> Result<(), MpsCommandError> {
+        let deadline = Instant::now() + KILL_LIMIT;
+        loop {
+            match clear_leftovers(&self.directories) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(MpsCommandError::Leftover(error)),
+                Err(_) => std::thread::sleep(PAUSE),
+            }
+        }
     }
 
     /// Whether systemd keeps a unit for the GPU that has no process now.

@@ -344,7 +344,7 @@ fn a_library_that_is_not_nvml_is_an_error_that_names_the_key() {
         let (code, found, stderr) = output(node.command(&["check"]));
         assert_eq!(code, 1, "{found}{stderr}");
         assert!(
-            found.contains("ERROR    gpu               not an NVML library: "),
+            found.contains("ERROR    gpu                 not an NVML library: "),
             "{found}"
         );
         assert!(
@@ -352,7 +352,7 @@ fn a_library_that_is_not_nvml_is_an_error_that_names_the_key() {
             "{found}"
         );
         assert!(found.contains("mend: point gpu.nvml_library at "), "{found}");
-        assert_eq!(stderr, "gpushare: 1 of 9 checks failed\n");
+        assert_eq!(stderr, "gpushare: 1 of 10 checks failed\n");
     }
     let agent = text.start();
     agent.wait("the agent runs on and says the same", |status| {
