@@ -160,7 +160,10 @@ impl Survey {
             Some(record) => survey.found.push(record),
             None => survey.damaged.push(key),
         })?;
-        (survey.totals, survey.damaged_ledgers) = disk.ledgers()?;
+        let (totals, damaged) = disk.ledgers()?;
+        disk.forget_ledgers(&damaged);
+        survey.totals = totals;
+        survey.damaged_ledgers = damaged.len();
         Ok(survey)
     }
 }

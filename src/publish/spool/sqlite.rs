@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 
 use super::disk::{Disk, DiskError, Usage};
 use super::totals::Totals;
@@ -162,18 +162,34 @@ impl Sqlite {
         each().map_err(|error| error_of("cannot read", &self.path, error))
     }
 
-    /// The ledgers that are whole, and how many are not.
-    pub(super) fn ledgers(&self) -> Result<(Vec<Totals>, usize), DiskError> {
-        let sealed = || {
-            let mut statement = self.connection.prepare("SELECT totals FROM ledgers")?;
+    /// The ledgers that are whole, and the names of those that are not. One that stands under another node's name is
+    /// none: the next one of its own node would stand beside it, and either might be believed.
+    pub(super) fn ledgers(&self) -> Result<(Vec<Totals>, Vec<Vec<u8>>), DiskError> {
+        let rows = || {
+            let mut statement = self.connection.prepare("SELECT node, totals FROM ledgers")?;
             // Not as text: bytes that make none are no reason to fail.
-            let read = statement.query_map([], |row| Ok(row.get_ref(0)?.as_bytes()?.to_vec()))?;
+            let bytes = |row: &Row<'_>, at| Ok::<_, rusqlite::Error>(row.get_ref(at)?.as_bytes()?.to_vec());
+            let read = statement.query_map([], |row| Ok((bytes(row, 0)?, bytes(row, 1)?)))?;
             read.collect::<rusqlite::Result<Vec<_>>>()
         };
-        let sealed = sealed().map_err(|error| error_of("cannot read", &self.path, error))?;
-        let whole: Vec<Totals> = sealed.iter().filter_map(|sealed| Totals::open(sealed)).collect();
-        let damaged = sealed.len() - whole.len();
+        let rows = rows().map_err(|error| error_of("cannot read", &self.path, error))?;
+        let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+        for (node, sealed) in rows {
+            match Totals::open(&sealed).filter(|totals| node_of(totals).as_bytes() == node) {
+                Some(totals) => whole.push(totals),
+                None => damaged.push(node),
+            }
+        }
         Ok((whole, damaged))
+    }
+
+    /// Removes ledgers by their names. One that cannot be removed is found again at the next start.
+    pub(super) fn forget_ledgers(&self, nodes: &[Vec<u8>]) {
+        for node in nodes {
+            let _ = self
+                .connection
+                .execute("DELETE FROM ledgers WHERE CAST(node AS BLOB) = ?1", [node]);
+        }
     }
 
     fn write(
@@ -193,9 +209,8 @@ impl Sqlite {
                 add.execute(params![key, record])?;
             }
             if let Some(totals) = totals {
-                let node = totals.instance.as_deref().unwrap_or_default();
                 let mut keep = transaction.prepare("INSERT OR REPLACE INTO ledgers VALUES (?1, ?2)")?;
-                keep.execute([node, &totals.seal()])?;
+                keep.execute([node_of(totals), &totals.seal()])?;
             }
         }
         transaction.commit()
@@ -261,6 +276,11 @@ impl Disk for Sqlite {
             file: size * pages,
         })
     }
+}
+
+/// The name that a ledger stands under.
+fn node_of(totals: &Totals) -> &str {
+    totals.instance.as_deref().unwrap_or_default()
 }
 
 fn is_foreign(error: &rusqlite::Error) -> bool {

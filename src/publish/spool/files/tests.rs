@@ -269,6 +269,34 @@ fn c15_a_damaged_ledger_is_not_believed_and_refuses_nobody() {
 }
 
 #[test]
+fn c15_a_ledger_under_another_name_is_not_believed_beside_the_next_one() {
+    let (_dir, mut directory) = directory();
+    fill_with_ledger(&mut directory);
+    let mut bytes = whole(&directory);
+    // The name of the row, before what it says: the checksum, in hexadecimal digits.
+    let sealed = bytes.windows(2).position(|part| part == b" {").unwrap();
+    let name = sealed - 8 - "i-a".len();
+    assert_eq!(&bytes[name..name + 3], b"i-a");
+    bytes[name + 2] = b'c';
+    fs_err::write(directory.file(), bytes).unwrap();
+    let mut opened = directory.open().unwrap();
+    assert_eq!((opened.totals, opened.damaged_ledgers), (Vec::new(), 1));
+    let next = Totals {
+        instance: Some("i-a".into()),
+        accepted: 99_999,
+        ..Totals::default()
+    };
+    opened.disk.commit(&[], &[], Some(&next)).unwrap();
+    drop(opened.disk);
+    let again = directory.open().unwrap();
+    assert_eq!(
+        (again.totals, again.damaged_ledgers),
+        (vec![next], 0),
+        "it is said once"
+    );
+}
+
+#[test]
 fn c15_a_table_or_a_column_that_is_not_there_any_more_is_damage() {
     for harm in [
         "TABLE windows -> TABLE vindows",
