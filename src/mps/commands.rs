@@ -165,7 +165,7 @@ impl Scene {
         let deadline = Instant::now() + KILL_LIMIT;
         loop {
             match clear_leftovers(&self.directories) {
-                Ok(_) => return Ok(()),
+                Ok(()) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => return Err(MpsCommandError::Leftover(error)),
                 Err(_) => std::thread::sleep(PAUSE),
             }
