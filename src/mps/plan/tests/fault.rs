@@ -1,0 +1,63 @@
+//! Servers that take no clients any more.
+
+use super::*;
+
+#[test]
+fn m12_a_fault_names_its_clients_gives_them_time_then_replaces_the_server() {
+    let mut stage = Stage::ready();
+    let faulty = |clients: &[u32]| report(&[server(200, ServerStatus::Fault, clients)]);
+    stage.answers(faulty(&[300, 301]));
+    let decision = stage.decide();
+    assert_eq!(step(&decision), None);
+    assert!(
+        why(&decision).contains("300 (./train), 301 (./train)"),
+        "{decision:?}"
+    );
+    assert_eq!(decision.probe_at, Some(stage.now + FAST));
+    stage.pass(29);
+    stage.answers(faulty(&[301]));
+    assert_eq!(step(&stage.decide()), None);
+    stage.pass(1);
+    stage.answers(faulty(&[301]));
+    let terminate = Step::Terminate {
+        server: 200,
+        clients: vec![301],
+    };
+    assert_eq!(step(&stage.decide()), Some(&terminate));
+    assert_eq!(step(&stage.decide()), None, "once");
+    stage.pass(5);
+    stage.answers(faulty(&[301]));
+    assert_eq!(step(&stage.decide()), Some(&Step::ShutDownServer { server: 200 }));
+    stage.pass(1);
+    stage.answers(report(&[]));
+    assert_eq!(step(&stage.decide()), Some(&Step::StartServer));
+    stage.answers(report(&[active(201, &[])]));
+    assert_eq!(stage.decide().state, MpsState::Ready);
+}
+
+#[test]
+fn m12_a_server_that_recovers_when_its_clients_have_gone_is_left_alone() {
+    let mut stage = Stage::ready();
+    stage.answers(report(&[server(200, ServerStatus::Fault, &[300])]));
+    stage.decide();
+    stage.pass(2);
+    stage.answers(report(&[server(200, ServerStatus::Fault, &[])]));
+    assert_eq!(step(&stage.decide()), None);
+    stage.pass(1);
+    stage.answers(report(&[active(200, &[])]));
+    let decision = stage.decide();
+    assert_eq!((step(&decision), &decision.state), (None, &MpsState::Ready));
+}
+
+#[test]
+fn m12_a_server_that_does_not_end_takes_its_daemon_along() {
+    let mut stage = Stage::ready();
+    let faulty = || report(&[server(200, ServerStatus::Fault, &[])]);
+    let mut steps = Vec::new();
+    for _ in 0..12 {
+        stage.answers(faulty());
+        steps.extend(stage.decide().step.map(|(step, _)| step));
+        stage.pass(1);
+    }
+    assert_eq!(steps, [Step::ShutDownServer { server: 200 }, Step::Restart]);
+}
