@@ -10,7 +10,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zbus::export::futures_core::Stream;
 use zbus::message::{Message, Type};
@@ -22,6 +22,9 @@ use crate::log;
 
 /// systemd answers within milliseconds, and within seconds while it loads its units anew.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a bus that does not work is left alone: with many GPUs each would wait for it in turn.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Signals that may wait to be looked at: those of all services of a busy node for a few seconds.
 const QUEUED: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
@@ -64,6 +67,10 @@ pub fn unit_name(gpu: &GpuUuid) -> String {
 #[derive(Debug, Default)]
 pub struct Units {
     bus: Option<Bus>,
+    /// Main processes that were asked to end, so that systemd starts others.
+    asked: BTreeMap<GpuUuid, u32>,
+    /// Until when a bus that has timed out is not asked again, and what it said.
+    silent: Option<(Instant, BackendError)>,
 }
 
 #[derive(Debug)]
@@ -86,6 +93,12 @@ impl Units {
         &mut self,
         work: impl AsyncFnOnce(&mut Bus) -> Result<T, zbus::Error>,
     ) -> Result<T, BackendError> {
+        if let Some((until, error)) = &self.silent
+            && Instant::now() < *until
+        {
+            return Err(error.clone());
+        }
+        self.silent = None;
         let outcome = tokio::time::timeout(CALL_LIMIT, async {
             if self.bus.is_none() {
                 self.bus = Some(Bus::connect().await?);
@@ -95,10 +108,12 @@ impl Units {
         .await
         .unwrap_or_else(|_| Err(zbus::Error::from(io::Error::from(io::ErrorKind::TimedOut))));
         outcome.map_err(|error| {
+            let refusal = refused(&error);
             if is_of_the_connection(&error) {
                 self.bus = None;
+                self.silent = Some((Instant::now() + SILENCE, refusal.clone()));
             }
-            refused(&error)
+            refusal
         })
     }
 
@@ -238,8 +253,26 @@ impl Backend for Units {
         self.order("StopUnit", gpu).await
     }
 
+    /// The main process is asked to end, and `Restart=always` brings another one: with `RestartUnit` systemd would run
+    /// `ExecStop=` first, which restores the compute mode and lets programs past MPS until the new daemon is there. Only
+    /// a process that was asked before and has not ended is left to `RestartUnit`, which kills in the end.
     async fn restart(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
-        self.order("RestartUnit", gpu).await
+        let running = match self.unit(gpu).await? {
+            Unit::Running { pid } => Some(pid),
+            _ => None,
+        };
+        let was_asked = self.asked.remove(gpu);
+        let Some(pid) = running.filter(|pid| was_asked != Some(*pid)) else {
+            return self.order("RestartUnit", gpu).await;
+        };
+        let name = unit_name(gpu);
+        self.on_bus(async |bus| {
+            let body = (name.as_str(), "main", rustix::process::Signal::TERM.as_raw());
+            bus.manager("KillUnit", &body).await.map(drop)
+        })
+        .await?;
+        self.asked.insert(gpu.clone(), pid);
+        Ok(())
     }
 
     async fn reload(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {

@@ -6,6 +6,9 @@ use rustix::process::Signal;
 
 use super::scene::{Pids, Scene, clients, installed, is_ready, mps_unit, of, trouble};
 
+/// `NVML_COMPUTEMODE_EXCLUSIVE_PROCESS` of nvml.h.
+const EXCLUSIVE_PROCESS: u32 = 3;
+
 #[test]
 fn m01_m03_m12_what_is_killed_or_faulty_is_back_and_verified_and_the_neighbour_notices_nothing() {
     let scene = Scene::ready(&installed("ends"));
@@ -63,4 +66,19 @@ fn assert_replaced(scene: &Scene, before: &Pids, killed: u32) -> (Pids, Duration
         assert!(!scene.runs(pid), "process {pid} of {before:?} is left");
     }
     (after, took)
+}
+
+#[test]
+fn m05_a_daemon_that_does_not_answer_is_replaced_and_the_gpu_is_never_open_to_others() {
+    let scene = Scene::ready(&installed("silent"));
+    let before = scene.pids(0);
+    scene.signal(before.daemon, Signal::STOP);
+    scene.wait("another one is verified", |status| {
+        let pid = &of(status, 0)["pid"];
+        is_ready(status, 0) && pid.is_number() && *pid != before.main
+    });
+    assert!(!scene.runs(before.daemon) && !scene.runs(before.server));
+    let modes = scene.compute_modes(0);
+    assert!(modes.iter().all(|mode| *mode == EXCLUSIVE_PROCESS), "{modes:?}");
+    assert_eq!(scene.node.property(&mps_unit(0), "NRestarts"), "1");
 }
