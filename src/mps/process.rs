@@ -3,14 +3,16 @@
 //! It outlives the agent and is found again by the lock that it holds; nobody but the agent starts it anew. Under systemd
 //! use the units: a process that is started from a unit dies with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
@@ -43,13 +45,17 @@ pub struct Processes {
     /// Global options for their command lines.
     arguments: Vec<OsString>,
     /// Those that this agent started; waited for, never killed with it.
-    children: JoinSet<(Job, io::Result<ExitStatus>)>,
+    children: JoinSet<Done>,
     /// Started, and not ended.
     started: BTreeMap<GpuUuid, u32>,
     /// How those ended that are not there any more.
     ended: BTreeMap<GpuUuid, Ended>,
     /// When those are killed that were asked to end.
     leaving: BTreeMap<GpuUuid, Instant>,
+    /// Those of an earlier agent, whose end is waited for.
+    adopted: BTreeSet<u32>,
+    /// Those that are being stopped.
+    quitting: BTreeSet<GpuUuid>,
 }
 
 /// What a child was started for.
@@ -57,6 +63,15 @@ pub struct Processes {
 enum Job {
     Run(GpuUuid),
     Quit(GpuUuid),
+}
+
+/// What was waited for.
+#[derive(Debug)]
+enum Done {
+    /// A child has ended.
+    Child(Job, io::Result<ExitStatus>),
+    /// A process that is no child of ours has ended.
+    Adopted(u32),
 }
 
 impl Processes {
@@ -70,6 +85,8 @@ impl Processes {
             started: BTreeMap::new(),
             ended: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            adopted: BTreeSet::new(),
+            quitting: BTreeSet::new(),
         }
     }
 
@@ -115,14 +132,22 @@ impl Processes {
 
     /// Takes in what has ended since.
     fn reap(&mut self) {
-        while let Some(Ok((job, status))) = self.children.try_join_next() {
-            self.on_end(job, status);
+        while let Some(Ok(done)) = self.children.try_join_next() {
+            self.on_end(done);
         }
     }
 
-    fn on_end(&mut self, job: Job, status: io::Result<ExitStatus>) {
-        let Job::Run(gpu) = job else {
-            return;
+    fn on_end(&mut self, done: Done) {
+        let (gpu, status) = match done {
+            Done::Child(Job::Run(gpu), status) => (gpu, status),
+            Done::Child(Job::Quit(gpu), _) => {
+                self.quitting.remove(&gpu);
+                return;
+            }
+            Done::Adopted(pid) => {
+                self.adopted.remove(&pid);
+                return;
+            }
         };
         self.started.remove(&gpu);
         match status {
@@ -149,6 +174,24 @@ impl Processes {
         }
     }
 
+    /// The end of a process that is not our child is noticed as soon as that of a child.
+    fn watch(&mut self, supervisor: &Supervisor) {
+        let pid = supervisor.pid();
+        if self.started.values().any(|child| *child == pid) || self.adopted.contains(&pid) {
+            return;
+        }
+        #[expect(
+            deprecated,
+            reason = "what replaces it is unsafe, and an OwnedFd upholds all that it asks for"
+        )]
+        let process = supervisor.pidfd().and_then(AsyncFd::new);
+        // Where that cannot be had, it is noticed by looking.
+        if let Ok(process) = process {
+            self.adopted.insert(pid);
+            self.children.spawn(ended(pid, process));
+        }
+    }
+
     fn signal(&mut self, gpu: &GpuUuid, signal: Signal) -> Result<bool, BackendError> {
         let Some(supervisor) = self.find(gpu)? else {
             return Ok(false);
@@ -158,9 +201,16 @@ impl Processes {
     }
 }
 
-async fn waited_for(job: Job, mut child: Child) -> (Job, io::Result<ExitStatus>) {
+async fn waited_for(job: Job, mut child: Child) -> Done {
     let status = child.wait().await;
-    (job, status)
+    Done::Child(job, status)
+}
+
+/// A pidfd can be read from when its process has ended.
+async fn ended(pid: u32, process: AsyncFd<OwnedFd>) -> Done {
+    // An error ends the wait as well: whoever is woken looks.
+    let _ = process.readable().await;
+    Done::Adopted(pid)
 }
 
 impl Backend for Processes {
@@ -168,6 +218,7 @@ impl Backend for Processes {
         self.reap();
         if let Some(supervisor) = self.find(gpu)? {
             self.hurry(gpu, &supervisor);
+            self.watch(&supervisor);
             return Ok(if self.leaving.contains_key(gpu) {
                 Unit::Stopping
             } else {
@@ -194,7 +245,13 @@ impl Backend for Processes {
     }
 
     async fn stop(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
-        self.spawn(Job::Quit(gpu.clone())).map(drop)
+        // One at a time: it takes as long as NVML does.
+        if self.quitting.contains(gpu) {
+            return Ok(());
+        }
+        self.spawn(Job::Quit(gpu.clone()))?;
+        self.quitting.insert(gpu.clone());
+        Ok(())
     }
 
     async fn restart(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
@@ -225,7 +282,7 @@ impl Backend for Processes {
 
     async fn changed(&mut self) {
         match self.children.join_next().await {
-            Some(Ok((job, status))) => self.on_end(job, status),
+            Some(Ok(done)) => self.on_end(done),
             // Waiting neither panics nor is it cancelled, but for the runtime's end.
             Some(Err(_)) => {}
             None => std::future::pending().await,

@@ -82,6 +82,11 @@ impl Supervisor {
         self.unit.as_deref()
     }
 
+    /// A copy of its pidfd, which can be read from when it has ended.
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        self.process.try_clone()
+    }
+
     /// Asks it to end in order, or kills it. That it is gone already is no error.
     pub fn signal(&self, signal: Signal) -> Result<(), SupervisorError> {
         match pidfd_send_signal(&self.process, signal) {
