@@ -218,7 +218,7 @@ impl Daemon {
     /// What to do at `now` (monotonic). The step counts as done when it is returned.
     pub fn decide(&mut self, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
         let decision = match seen.device {
-            Device::Unknown => self.hold(seen),
+            Device::Unknown => self.hold(wish, seen, now),
             Device::NoDriver => Decision::of(MpsState::NoDriver),
             Device::Gone => self.without_gpu(seen, now),
             Device::Here => self.with_gpu(wish, seen, now),
@@ -227,20 +227,26 @@ impl Daemon {
         decision
     }
 
-    fn hold(&self, seen: &Seen<'_>) -> Decision {
-        let pid = match seen.unit {
-            Ok(Unit::Running { pid }) => Some(*pid),
-            _ => None,
+    /// Nothing is started or stopped on a guess. A daemon that runs is probed all the same: it answers without NVML, and
+    /// what its server says of a GPU that hangs is worth the more.
+    fn hold(&mut self, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
+        if let Some(trouble) = seen.refusal {
+            return Decision::of(MpsState::Down(trouble.clone()));
+        }
+        if let Ok(Unit::Running { pid }) = seen.unit {
+            let decision = self.running(*pid, wish, seen, now);
+            let is_harmless = |step: &Step| !matches!(step, Step::Restart | Step::Reload);
+            return Decision {
+                step: decision.step.filter(|(step, _)| is_harmless(step)),
+                ..decision
+            };
+        }
+        let first = match seen.unit {
+            Ok(Unit::Starting) => MpsState::Starting,
+            _ => MpsState::NoDriver,
         };
-        let first = if pid.is_some() || matches!(seen.unit, Ok(Unit::Starting)) {
-            MpsState::Starting
-        } else {
-            MpsState::NoDriver
-        };
-        // Another process than the one that was verified is not what was verified.
-        let is_known = pid.is_some() && pid == self.pid;
-        let before = self.state.clone();
-        let before = before.filter(|state| is_known || *state != MpsState::Ready);
+        // What was verified is not there any more.
+        let before = self.state.clone().filter(|state| *state != MpsState::Ready);
         Decision::of(before.unwrap_or(first))
     }
 

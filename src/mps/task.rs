@@ -189,7 +189,7 @@ impl<B: Backend> MpsTask<B> {
         };
         if gpu.unit_is_stale(clock::monotonic_now()) {
             let unit = self.backend.unit(uuid).await;
-            gpu.saw_unit(unit, clock::monotonic_now());
+            gpu.saw_unit(unit, self.settings.mps.grace, clock::monotonic_now());
         }
         let now = Instants::now();
         let Some((step, why)) = gpu.decide(self.settings.wish(), now) else {

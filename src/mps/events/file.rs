@@ -235,6 +235,7 @@ mod tests {
                 trouble: Some(trouble),
             }),
             Event::Warned(warning),
+            Event::Over { what: "w".into() },
             Event::DaemonLeaves { status: 1 },
             Event::ServerStarting { pid: 7, uid: 0 },
             pid(7),

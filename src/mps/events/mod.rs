@@ -51,6 +51,11 @@ pub enum Event {
     DaemonEnded(DaemonEnded),
     /// Something is not as it should be and keeps nothing from working.
     Warned(Warning),
+    /// What was warned of is over.
+    Over {
+        /// [`Warning::what`] of it.
+        what: String,
+    },
     /// The daemon leaves in order: it was told to.
     DaemonLeaves {
         /// The exit code that it announces.

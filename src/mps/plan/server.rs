@@ -37,6 +37,8 @@ pub(super) struct Servers {
     /// The newest total of ends, and when there were some.
     ended: Option<u64>,
     ends: VecDeque<Duration>,
+    /// An end that was ordered and is no crash.
+    ordered_end: Option<Duration>,
     starts: Pause,
     fault: Option<Fault>,
     /// Since when there have been clients without processes, and when the server was told.
@@ -91,7 +93,10 @@ impl Servers {
         }
         self.clients = report.servers.iter().map(|server| server.clients.len()).sum();
         let before = self.ended.replace(ended).unwrap_or(ended);
-        let new_ends = usize::try_from(ended.saturating_sub(before)).unwrap_or(LOOP_ENDS);
+        let mut new_ends = usize::try_from(ended.saturating_sub(before)).unwrap_or(LOOP_ENDS);
+        if new_ends > 0 && self.ordered_end.take().is_some_and(|at| now <= at + LOOP_WINDOW) {
+            new_ends -= 1;
+        }
         self.ends
             .extend(std::iter::repeat_n(now, new_ends.min(LOOP_ENDS)));
         while self
@@ -189,6 +194,7 @@ impl Servers {
         }
         if fault.shut_down.is_none() && is_over(fault.terminated) {
             fault.shut_down = Some(now);
+            self.ordered_end = Some(now);
             let step = Step::ShutDownServer { server: server.pid };
             return decision.and(step, "it has not recovered from the fault of a client");
         }

@@ -192,20 +192,47 @@ fn m15_a_daemon_that_is_well_is_adopted_with_its_clients_and_not_touched() {
 #[test]
 fn nothing_is_started_or_stopped_while_nobody_knows_whether_there_is_a_gpu() {
     for (unit, state) in [
-        (Ok(Unit::Inactive), MpsState::NoDriver),
-        (running(100), MpsState::Starting),
+        (Unit::Inactive, MpsState::NoDriver),
+        (Unit::Starting, MpsState::Starting),
+        (ended(1), MpsState::NoDriver),
     ] {
         let mut stage = Stage::new();
         stage.device = Device::Unknown;
-        stage.unit = unit;
+        stage.unit = Ok(unit);
         assert_eq!(stage.decide(), Decision::of(state));
     }
     let mut stage = Stage::ready();
     stage.device = Device::Unknown;
+    let decision = stage.decide();
     assert_eq!(
-        stage.decide(),
-        Decision::of(MpsState::Ready),
+        (decision.step, decision.state),
+        (None, MpsState::Ready),
         "a driver that hangs is no reason"
+    );
+}
+
+#[test]
+fn a_daemon_is_probed_and_judged_while_the_driver_hangs_but_not_restarted() {
+    let mut stage = Stage::ready();
+    stage.device = Device::Unknown;
+    assert!(stage.decide().probe_at.is_some());
+    stage.answers(report(&[server(200, ServerStatus::Fault, &[300])]));
+    assert!(why(&stage.decide()).contains("300"), "a fault is told");
+    for _ in 0..=STRIKES {
+        stage.is_silent();
+        stage.pass(30);
+        assert_eq!(stage.decide().step, None);
+    }
+    assert_eq!(
+        stage.decide().state,
+        MpsState::Down(trouble("it does not answer"))
+    );
+    let mut refused = Stage::ready();
+    refused.device = Device::Unknown;
+    refused.refusal = Some(trouble("MIG is on"));
+    assert_eq!(
+        refused.decide(),
+        Decision::of(MpsState::Down(trouble("MIG is on")))
     );
 }
 

@@ -9,13 +9,15 @@
 //! 2. `exclusive`: the compute mode, so that nothing goes past MPS;
 //! 3. `daemon`: the daemon, through a helper that has the kernel end it with us; `drain`: reads its log;
 //! 4. `ready`: it answers, its lock is closed, pods see it (`view`), its server is started ahead; READY;
-//! 5. `supervise`: SIGHUP sets compute mode and view again, SIGTERM ends the daemon in order;
+//! 5. `supervise`: SIGHUP sets compute mode and view again, SIGTERM ends the daemon in order; `captor`: the
+//!    directory that captures containers;
 //! 6. the daemon ended: its orphans are killed and reaped, `verdict` says what the end means.
 //!
 //! It must not outlive its daemon, nor its daemon it; and it must not remove a file of the daemon: stale ones are
 //! harmless, and the pods' bind mounts keep the directories.
 
 mod attention;
+mod captor;
 mod daemon;
 mod drain;
 mod exclusive;
@@ -30,8 +32,8 @@ mod view;
 
 use std::io;
 
+pub(crate) use captor::{DEFAULT_PIPE_DIR, capturing};
 pub use daemon::{ExecError, exec};
-pub(crate) use place::{DEFAULT_PIPE_DIR, capturing};
 pub use supervise::command;
 
 use super::Trouble;

@@ -21,9 +21,6 @@ const CLOSED: u32 = 0o700;
 /// The same where servers run as their clients' users: they have to get through, and may not look.
 const PASSABLE: u32 = 0o711;
 
-/// NVIDIA's container runtime mounts this into every GPU container, so that whatever listens in it captures them.
-pub(crate) const DEFAULT_PIPE_DIR: &str = "/tmp/nvidia-mps";
-
 /// A directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{} {problem}", path.display())]
@@ -210,21 +207,6 @@ fn closed_to_others(directory: &Path) -> Option<Warning> {
     })
 }
 
-/// The directory that captures every GPU container, where it is there.
-pub(crate) fn capturing(default_pipe_dir: &Path) -> Option<Warning> {
-    fs_err::symlink_metadata(default_pipe_dir).ok()?;
-    let path = default_pipe_dir.display();
-    Some(Warning {
-        what: format!(
-            "{path} exists: NVIDIA's container runtime mounts it into every GPU container, and an MPS daemon there takes \
-             containers that did not ask for it"
-        ),
-        mend: format!(
-            "stop the MPS daemon that was started without CUDA_MPS_PIPE_DIRECTORY, then: rm -r {path}"
-        ),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -345,16 +327,5 @@ mod tests {
         );
         scene.mps.client_dir = scene.mps.dir.clone();
         assert!(scene.refused().contains("is both mps.dir and mps.client_dir"));
-    }
-
-    #[test]
-    fn m19_the_default_pipe_directory_is_warned_of() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("nvidia-mps");
-        assert_eq!(capturing(&path), None);
-        fs_err::create_dir(&path).unwrap();
-        let warning = capturing(&path).unwrap();
-        assert!(warning.what.contains("every GPU container"), "{warning:?}");
-        assert!(warning.mend.contains("rm -r"), "{warning:?}");
     }
 }

@@ -4,6 +4,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::attention::{Attention, Wake};
+use super::captor::{self, Captor};
 use super::daemon::{self, Daemon, Launch, Programs};
 use super::drain::Drain;
 use super::exclusive::Exclusive;
@@ -81,6 +82,8 @@ impl Supervisor {
         let journal = Journal::open(&self.directories.events());
         let pid = std::process::id();
         journal.write(Event::Begun { pid });
+        let mut captor = Captor::at(captor::DEFAULT_PIPE_DIR);
+        captor.look(&journal);
         let prepared = self.prepare(&journal);
         let started = prepared.and_then(|prepared| self.start(&prepared, &attention, &journal));
         let (daemon, drain) =
@@ -89,6 +92,7 @@ impl Supervisor {
             supervisor: self,
             attention,
             journal,
+            captor,
             drain,
             daemon,
             resetting: None,
@@ -98,9 +102,6 @@ impl Supervisor {
 
     /// Everything that has to be so before the daemon is there.
     fn prepare(&self, journal: &Journal) -> Result<Prepared, RunError> {
-        if let Some(warning) = place::capturing(place::DEFAULT_PIPE_DIR.as_ref()) {
-            journal.warn(warning);
-        }
         let directories = &self.directories;
         let left = leftovers::clear(&directories.daemon, &directories.control_lock());
         for process in left.map_err(|error| unavailable(&error, error.mend()))? {
@@ -177,6 +178,7 @@ struct Life<'a> {
     supervisor: &'a Supervisor,
     attention: Attention,
     journal: Journal,
+    captor: Captor,
     drain: Drain,
     daemon: Daemon,
     /// Sets the compute mode again: NVML may hang, and the end of the daemon must be noticed meanwhile.
@@ -222,12 +224,12 @@ impl Life<'_> {
     /// Until the daemon ends.
     fn watch(&mut self) -> Result<Wanted, RunError> {
         loop {
-            let wake = self.attention.wait(self.daemon.pidfd(), None);
+            let wake = self.attention.wait(self.daemon.pidfd(), Some(captor::INTERVAL));
             match wake.map_err(RunError::system("wait for the MPS daemon"))? {
                 Wake::Gone => return Ok(Wanted::No),
                 Wake::Terminate => return Ok(self.stop()),
                 Wake::Reload => self.reload(),
-                Wake::Time => {}
+                Wake::Time => self.captor.look(&self.journal),
             }
         }
     }

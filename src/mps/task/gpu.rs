@@ -12,7 +12,7 @@ use super::{MpsSettings, hardware};
 use crate::config::MpsBackend;
 use crate::gpu::{DriverState, GpuState, GpuUuid};
 use crate::log;
-use crate::metrics::clock::Instants;
+use crate::metrics::clock::{self, Instants};
 use crate::mps::backend::{BackendError, Unit};
 use crate::mps::control::Control;
 use crate::mps::directories::Directories;
@@ -57,6 +57,10 @@ pub(super) struct Supervised {
     drift_since: Option<Duration>,
     last_words: Option<Trouble>,
     servers_ended: u64,
+    /// As many of them as there were at the newest answer.
+    ends_answered: u64,
+    /// Since when the backend has not been able to say how the daemon's process is.
+    lost_since: Option<Duration>,
     /// Whether the daemon's process has said that it is ready; absent where the backend tells.
     has_come_up: Option<bool>,
     queue: Queue,
@@ -105,6 +109,8 @@ impl Supervised {
             drift_since: None,
             last_words: None,
             servers_ended: 0,
+            ends_answered: 0,
+            lost_since: None,
             has_come_up: (settings.mps.backend == MpsBackend::Process).then_some(true),
             queue: Queue::default(),
             warnings: Vec::new(),
@@ -159,8 +165,10 @@ impl Supervised {
         match place.events.read() {
             Ok(news) => {
                 place.lost_events = log::Repeated::default();
+                let wall = clock::wall_now();
                 for record in &news.records {
-                    self.on_event(&record.event, now);
+                    let age = wall.saturating_sub(Duration::from_millis(record.at_ms));
+                    self.on_event(&record.event, now.saturating_sub(age));
                 }
             }
             Err(error) => {
@@ -182,6 +190,9 @@ impl Supervised {
                 // The end of what was never ready has its reason already.
                 if ended.trouble.is_some() {
                     self.last_words.clone_from(&ended.trouble);
+                } else {
+                    // Its server was told to leave with it: no crash.
+                    self.servers_ended = self.ends_answered;
                 }
                 self.look_at_unit();
             }
@@ -202,6 +213,9 @@ impl Supervised {
                     self.warnings.push(warning.clone());
                 }
             }
+            // A server that makes room for another user's has not crashed.
+            Event::Over { what } => self.warnings.retain(|warning| warning.what != *what),
+            Event::ServerExited { .. } if self.queue.has_another_user() => self.probe_soon(),
             Event::ServerExited { .. } | Event::ServerNotStarted { .. } => {
                 self.servers_ended += 1;
                 self.probe_soon();
@@ -227,25 +241,35 @@ impl Supervised {
     /// Whether the backend is to be asked.
     pub(super) fn unit_is_stale(&self, now: Duration) -> bool {
         let holds = match self.unit {
-            Some(Ok(Unit::Running { .. })) => UNIT_HOLDS,
+            Some(Ok(Unit::Running { .. })) if self.lost_since.is_none() => UNIT_HOLDS,
             _ => UNIT_HOLDS_AWAY,
         };
         self.unit.is_none() || self.unit_seen.is_zero() || now.saturating_sub(self.unit_seen) >= holds
     }
 
-    /// What the backend said.
-    pub(super) fn saw_unit(&mut self, unit: Result<Unit, BackendError>, now: Duration) {
+    /// What the backend said. A backend that fails says nothing about a daemon: for `grace` one that ran still runs, and
+    /// its probes tell how it is.
+    pub(super) fn saw_unit(&mut self, unit: Result<Unit, BackendError>, grace: Duration, now: Duration) {
         // What was written before the first look is no news, and what has ended has said why.
         self.on_beat(now);
         let unit = match unit {
             Ok(Unit::Running { .. }) if self.has_come_up == Some(false) => Ok(Unit::Starting),
             unit => unit,
         };
-        if let (Err(error), true) = (&unit, !matches!(self.unit, Some(Err(_)))) {
+        self.unit_seen = now;
+        let Err(error) = &unit else {
+            self.lost_since = None;
+            self.unit = Some(unit);
+            return;
+        };
+        if self.lost_since.is_none() {
             tracing::warn!(gpu = %self.uuid, error = error.what, mend = error.mend, "MPS cannot be supervised");
         }
-        self.unit = Some(unit);
-        self.unit_seen = now;
+        let since = *self.lost_since.get_or_insert(now);
+        let ran = matches!(self.unit, Some(Ok(Unit::Running { .. })));
+        if !ran || now.saturating_sub(since) >= grace {
+            self.unit = Some(unit);
+        }
     }
 
     /// What is to be done now, and why. It counts as done.
@@ -361,6 +385,7 @@ impl Supervised {
         now: Instants,
     ) {
         if let Ok(report) = &outcome {
+            self.ends_answered = self.servers_ended;
             self.probed_at = Some(now.wall.as_secs());
             self.queue.on_report(report, job::is_gone);
             self.gone_clients = gone_clients;

@@ -38,6 +38,13 @@ impl Queue {
         }
     }
 
+    /// Whether somebody waits whose user is not the server's.
+    pub(super) fn has_another_user(&self) -> bool {
+        self.waiting
+            .values()
+            .any(|(uid, _)| Some(*uid) != self.server_uid)
+    }
+
     /// A probe: who is a client waits no more, and who is gone neither.
     pub(super) fn on_report(&mut self, report: &Report, is_gone: impl Fn(u32) -> bool) {
         self.waiting.retain(|pid, _| {

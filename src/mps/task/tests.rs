@@ -307,3 +307,35 @@ fn m17_only_a_gpu_that_is_gone_takes_its_daemon_along() {
         assert_eq!(device(driver, gpu), expected, "{driver:?} {:?}", gpu.health);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_fails_for_a_moment_takes_nothing_from_a_daemon_that_runs() {
+    let mut gpu = Supervised::new(&settings(|_| {}), &UUID.into());
+    let grace = Duration::from_secs(30);
+    let at = Duration::from_secs(100);
+    let error = || {
+        Err(BackendError {
+            what: "systemd is away".into(),
+            mend: "bring it back".into(),
+        })
+    };
+    gpu.saw_unit(Ok(Unit::Running { pid: 100 }), grace, at);
+    gpu.saw_unit(error(), grace, at);
+    gpu.saw_unit(error(), grace, at + grace - Duration::from_secs(1));
+    let pid = |gpu: &mut Supervised, at| {
+        gpu.decide(
+            settings(|_| {}).wish(),
+            Instants {
+                monotonic: at,
+                ..Instants::now()
+            },
+        );
+        gpu.status(at).unwrap().pid
+    };
+    assert_eq!(pid(&mut gpu, at), Some(100));
+    gpu.saw_unit(error(), grace, at + grace);
+    assert_eq!(pid(&mut gpu, at), None, "it has been away for too long");
+    gpu.saw_unit(Ok(Unit::Running { pid: 100 }), grace, at + 2 * grace);
+    gpu.saw_unit(error(), grace, at + 2 * grace);
+    assert_eq!(pid(&mut gpu, at), Some(100));
+}
