@@ -147,6 +147,31 @@ fn a_wrong_configuration_is_not_tried_again_and_the_journal_says_what_is_wrong()
     assert!(journal.contains("sample.intervall"), "{journal}");
 }
 
+#[test]
+fn a_reload_uses_a_good_configuration_and_refuses_a_wrong_one_without_another_process() {
+    let node = Node::boot(&installed("reload"));
+    node.succeed(&["systemctl", "start", UNIT]);
+    wait_for_gpu(&node);
+    let pid = main_pid(&node);
+    let file = node.path("/etc/gpushare/config.toml");
+    fs_err::write(&file, CONFIG.replace("\"1s\"", "1")).unwrap();
+    assert_ne!(node.run(&["systemctl", "reload", UNIT]).code, 0);
+    let journal = node.journal(UNIT);
+    assert!(journal.contains("publish.interval"), "{journal}");
+    assert_eq!(node.property(UNIT, "ActiveState"), "active");
+
+    fs_err::write(&file, CONFIG.replace("\"1s\"", "\"2s\"")).unwrap();
+    node.succeed(&["systemctl", "reload", UNIT]);
+    assert_eq!(node.property(UNIT, "ActiveState"), "active");
+    let status = node.succeed(&["gpushare", "status"]);
+    assert!(status.contains("every 2s"), "{status}");
+    wait_for_gpu(&node);
+    assert_eq!(
+        (main_pid(&node), node.property(UNIT, "NRestarts").as_str()),
+        (pid, "0")
+    );
+}
+
 /// A node with the agent as a package installs it, not yet enabled, and one T4.
 pub(super) fn installed(name: &str) -> Spec {
     let product = repository().join("systemd");
