@@ -99,6 +99,8 @@ struct Agent {
     stop_limit: Duration,
     sampling: CancellationToken,
     publishing: CancellationToken,
+    /// Another agent of this process publishes what is left.
+    handing_over: CancellationToken,
     serving: CancellationToken,
 }
 
@@ -129,6 +131,7 @@ impl Agent {
             stop_limit: settings::stop_limit(config.publish.target),
             sampling: CancellationToken::new(),
             publishing: CancellationToken::new(),
+            handing_over: CancellationToken::new(),
             serving: CancellationToken::new(),
         };
         agent.spawn_all(session, config, host, say, &watches)?;
@@ -258,8 +261,10 @@ impl Agent {
         P: Publisher + Sync + 'static,
         AgentError: From<PublishError<P::Error>>,
     {
-        let publishing = self.publishing.clone();
-        self.spawn("publisher", async { Ok(task.run(publishing).await?) });
+        let (publishing, handing_over) = (self.publishing.clone(), self.handing_over.clone());
+        self.spawn("publisher", async {
+            Ok(task.run(publishing, handing_over).await?)
+        });
     }
 
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = TaskOutcome> + Send + 'static) {
@@ -278,27 +283,35 @@ impl Agent {
         let outcome = self.supervise(session, used).await;
         let is_reload = matches!(outcome, Ok(End::Reload(_)));
         if is_reload {
-            systemd::reloading("reloading: publishing what was sampled");
+            systemd::reloading("reloading: what was sampled goes into the spool");
+            self.handing_over.cancel();
         } else {
             systemd::stopping("stopping: publishing what was sampled");
         }
-        let stopped = self.stop(&mut session.signals, is_reload).await;
+        let (stopped, ended) = self.stop(&mut session.signals, is_reload).await;
         let end = outcome?;
-        match (stopped?, end) {
-            (Stopped::AndLeave, _) | (_, End::Stopped) => {
-                tracing::info!("stopped");
-                Ok(End::Stopped)
+        if let (Stopped::AndGoOn, End::Reload(_)) = (stopped, &end) {
+            if let Err(error) = ended {
+                let error = log::chain(&error);
+                tracing::error!(error, "the end before the reload was not in order: going on");
             }
-            (Stopped::AndGoOn, end) => {
-                self.let_go_of_the_spool().await;
-                Ok(end)
-            }
+            self.let_go_of_the_spool().await;
+            return Ok(end);
         }
+        tracing::info!("stopped");
+        ended.map(|()| End::Stopped)
     }
 
     /// The next agent opens the same spool: this one's must be closed by then.
     async fn let_go_of_the_spool(self) {
-        let Self { spool, .. } = self;
+        let Self {
+            spool,
+            store,
+            snapshots,
+            ..
+        } = self;
+        drop((store, snapshots));
+        systemd::watchdog();
         if !has_ended(&spool, SPOOL_END).await {
             tracing::warn!("the spool's disk does not answer: the next agent may have to wait for it");
         }
@@ -317,7 +330,7 @@ impl Agent {
                     return Ok(End::Stopped);
                 }
                 Some(request) = session.requests.recv() => {
-                    if let Some(next) = session.answer(request, used) {
+                    if let Some(next) = session.answer(request, used, &self.snapshots).await {
                         return Ok(End::Reload(Box::new(next)));
                     }
                 }
@@ -356,7 +369,8 @@ impl Agent {
     }
 
     /// Ends every task in order. `may_go_on`: no signal has come yet, and the process is to go on afterwards.
-    async fn stop(&mut self, signals: &mut Signals, may_go_on: bool) -> Result<Stopped, AgentError> {
+    async fn stop(&mut self, signals: &mut Signals, may_go_on: bool) -> (Stopped, Result<(), AgentError>) {
+        systemd::watchdog();
         let (sampling, publishing) = (self.sampling.clone(), self.publishing.clone());
         sampling.cancel();
         let limit = tokio::time::sleep(self.stop_limit);
@@ -378,11 +392,11 @@ impl Agent {
             }
             tokio::select! {
                 ended = self.tasks.join_next_with_id() => match ended {
-                    None => return failure.map_or(Ok(Stopped::of(goes_on)), Err),
+                    None => return (Stopped::of(goes_on), failure.map_or(Ok(()), Err)),
                     // One that panics keeps no other from what it has to finish.
                     Some(ended) => failure = failure.or(self.strike_off(ended).1.err()),
                 },
-                () = &mut limit => return Err(self.stop_limit()),
+                () = &mut limit => return (Stopped::of(goes_on), Err(self.stop_limit())),
                 name = signals.next() => {
                     if !goes_on {
                         leave_at_once(name);
@@ -463,6 +477,7 @@ mod tests {
             stop_limit: settings::stop_limit(Target::Stdout),
             sampling: CancellationToken::new(),
             publishing: CancellationToken::new(),
+            handing_over: CancellationToken::new(),
             serving: CancellationToken::new(),
         }
     }
@@ -486,7 +501,7 @@ mod tests {
             Ok(())
         });
         let mut signals = Signals::new().unwrap();
-        let error = agent.stop(&mut signals, false).await.unwrap_err();
+        let error = agent.stop(&mut signals, false).await.1.unwrap_err();
         assert!(
             matches!(error, AgentError::TaskEnded { task: "sampler", .. }),
             "{error}"
@@ -505,7 +520,8 @@ mod tests {
             matches!(error, AgentError::TaskEnded { task: "gpu", .. }),
             "{error}"
         );
-        let stopped = agent.stop(&mut session.signals, true).await.unwrap();
+        let (stopped, ended) = agent.stop(&mut session.signals, true).await;
         assert_eq!(stopped, Stopped::AndGoOn);
+        ended.unwrap();
     }
 }

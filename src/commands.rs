@@ -61,7 +61,7 @@ impl Failure {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Reload(ReloadError::Refused { .. }) => 78,
+            Self::Config(_) | Self::Reload(ReloadError::Refused(_)) => 78,
             Self::Mps(error) => error.exit_code(),
             Self::Status(_) => 69,
             Self::Nvml(NvmlChildError::NotAChild) => 64,

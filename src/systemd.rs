@@ -38,14 +38,14 @@ pub fn watchdog() {
 
 /// The agent takes up another configuration; [`ready`] ends that.
 pub fn reloading(status: &str) {
-    let states = NotifyState::monotonic_usec_now().map(|now| {
+    let told = NotifyState::monotonic_usec_now().map(|now| {
         notify(&[
             NotifyState::Reloading,
             now,
             NotifyState::Status(&one_line(status)),
         ])
     });
-    if let Err(error) = states {
+    if let Err(error) = told {
         tracing::debug!(%error, "systemd is not told of the reload");
     }
 }

@@ -11,11 +11,16 @@ use crate::commands::read_config;
 use crate::config::Loaded;
 use crate::log::{self, chain};
 use crate::metrics::clock;
-use crate::reload::{Answer, ConfigurationStatus, Request, plan};
+use crate::reload::plan::{self, Fixed};
+use crate::reload::{Answer, ConfigurationStatus, Refusal, Request};
 use crate::signals::Signals;
+use crate::status::{Snapshot, Snapshots};
 
 /// Requests that may wait: one operator at a time, as a rule.
 const REQUESTS: usize = 4;
+
+/// How long the configuration's disk may take: whoever asks for the reload waits for 2 s.
+const READ_LIMIT: Duration = Duration::from_millis(1500);
 
 /// What outlives an agent.
 pub(super) struct Session {
@@ -74,65 +79,105 @@ impl Session {
                     "the new configuration does not work: the one before is used"
                 );
                 let agent = Agent::build(self, &used.config)?;
-                self.tried(Some(why));
+                self.tried(Some(Refusal::of_a_wrong_one(why)));
                 Ok((agent, used))
             }
         }
     }
 
-    fn tried(&self, refused: Option<String>) {
+    fn tried(&self, refused: Option<Refusal>) {
         self.configuration.send_modify(|status| {
             status.loads += 1;
             if refused.is_none() {
                 status.loaded_at = clock::wall_now().as_secs_f64();
+                status.used = status.loads;
             }
             status.refused = refused;
         });
     }
 
     /// Answers a request; the configuration that is to be used from now on, where it is another one.
-    pub(super) fn answer(&self, request: Request, used: &Loaded) -> Option<Loaded> {
-        let (answer, next) = self.judge(used);
-        if let Answer::Refused { why } = &answer {
-            tracing::error!(error = in_one_line(why), "the changed configuration is not used");
-        }
+    pub(super) async fn answer(
+        &self,
+        request: Request,
+        used: &Loaded,
+        snapshots: &Snapshots,
+    ) -> Option<Loaded> {
+        let (answer, next) = match self.read().await {
+            Ok(next) => self.judge(used, next, &snapshots.take()),
+            Err(refusal) => (Answer::Refused(refusal), None),
+        };
         let refused = match &answer {
-            Answer::Refused { why } => Some(in_one_line(why)),
+            Answer::Refused(refusal) => Some(refusal.clone()),
             _ => None,
         };
+        if let Some(Refusal { why, mend }) = &refused {
+            tracing::error!(why, mend, "the changed configuration is not used");
+        }
         self.configuration.send_modify(|status| status.refused = refused);
         // Who has gone away meanwhile wanted it all the same.
         let _ = request.send(answer);
         next
     }
 
-    fn judge(&self, used: &Loaded) -> (Answer, Option<Loaded>) {
-        let refused = |why: String| (Answer::Refused { why }, None);
-        let next = match read_config(&self.global) {
-            Ok(next) => next,
-            Err(error) => return refused(error.to_string()),
-        };
-        let change = match plan::change(&used.config, &used.values, &next.values) {
+    /// The configuration as it is now, by a thread that its disk may keep.
+    async fn read(&self) -> Result<Loaded, Refusal> {
+        let global = self.global.clone();
+        let reading = tokio::task::spawn_blocking(move || read_config(&global));
+        match tokio::time::timeout(READ_LIMIT, reading).await {
+            Ok(Ok(read)) => read.map_err(|error| Refusal::of_a_wrong_one(error.to_string())),
+            _ => Err(Refusal {
+                why: "it cannot be read: its disk does not answer".into(),
+                mend: "look at the disk of the configuration, then: gpushare reload".into(),
+            }),
+        }
+    }
+
+    fn judge(&self, used: &Loaded, next: Loaded, now: &Snapshot) -> (Answer, Option<Loaded>) {
+        let change = match plan::change(used, &next) {
             Ok(change) => change,
-            Err(error) => return refused(error.to_string()),
+            Err(fixed) => return (Answer::Refused(without_moving_mps(&fixed)), None),
         };
         if change.keys.is_empty() {
             return (Answer::Unchanged, None);
         }
+        if let Some(refusal) = would_lose(now) {
+            return (Answer::Refused(refusal), None);
+        }
         tracing::info!(changed = change.keys.join(", "), "the configuration is taken up");
         let answer = Answer::Accepted {
             loads: self.configuration.borrow().loads + 1,
-            changed: change.keys,
-            with_mps: change.with_mps,
+            started_at: self.started_at,
+            change,
             socket: next.config.status.socket.clone(),
         };
         (answer, Some(next))
     }
 }
 
-fn in_one_line(why: &str) -> String {
-    let lines: Vec<&str> = why.lines().map(str::trim).collect();
-    lines.join(" ")
+fn without_moving_mps(fixed: &Fixed) -> Refusal {
+    Refusal {
+        why: fixed.to_string(),
+        mend: "put the old value back: a restart of the agent would lose the daemons that run. To change it: drain the node, \
+               set mps.enabled = false, reload, wait until no gpushare-mps@ unit is left, change it, set mps.enabled = true, \
+               reload"
+            .into(),
+    }
+}
+
+/// Windows that wait in memory alone end with the agent that has them.
+fn would_lose(now: &Snapshot) -> Option<Refusal> {
+    let spool = now.publish.spool.as_ref()?;
+    (!spool.state.is_well() && now.publish.pending_windows > 0).then(|| Refusal {
+        why: format!(
+            "{} windows wait to be published and the spool {}: a reload may lose them",
+            now.publish.pending_windows,
+            spool.state.as_str()
+        ),
+        mend: "mend the spool's disk (gpushare status), then: gpushare reload; or restart the agent, and lose what cannot be \
+               published within seconds"
+            .into(),
+    })
 }
 
 /// Waits until a thread has ended, within a limit; false if it has not.

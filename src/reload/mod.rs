@@ -18,32 +18,49 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 pub use command::{ReloadError, command};
+pub use plan::Change;
 
 /// Somebody wants the configuration to be loaded anew, and waits for the answer.
 pub type Request = oneshot::Sender<Answer>;
 
 /// What becomes of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Answer {
     /// The configuration is as it was.
     Unchanged,
-    /// It is wrong, or cannot be used while the agent runs. The agent goes on with the one before.
-    Refused {
-        /// Every problem, with its key and its mend.
-        why: String,
-    },
+    /// It is wrong, or cannot be used now. The agent goes on with the one before.
+    Refused(Refusal),
     /// The agent's tasks are started anew with it.
     Accepted {
         /// [`ConfigurationStatus::loads`] once they have been.
         loads: u64,
-        /// Keys with another value.
-        changed: Vec<String>,
-        /// Those of them that MPS daemons take up with their next start.
-        with_mps: Vec<String>,
+        /// When the process started that goes on, Unix seconds.
+        started_at: f64,
+        /// What it means.
+        change: Change,
         /// Where the agent will be reached.
         socket: PathBuf,
     },
+}
+
+/// Why a configuration is not used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Every problem, with its key.
+    pub why: String,
+    /// What an operator does about it.
+    pub mend: String,
+}
+
+impl Refusal {
+    /// It is wrong, or does not work: it would not at a start either.
+    pub(crate) fn of_a_wrong_one(why: String) -> Self {
+        Self {
+            why,
+            mend: "correct it, then: gpushare reload; a restart of the agent would fail".into(),
+        }
+    }
 }
 
 /// Which configuration the agent runs with.
@@ -54,6 +71,8 @@ pub struct ConfigurationStatus {
     pub loaded_at: f64,
     /// How many have been tried since the agent started; 1 at the start.
     pub loads: u64,
+    /// Which of them is used.
+    pub used: u64,
     /// Why the newest one is not used; absent where it is.
-    pub refused: Option<String>,
+    pub refused: Option<Refusal>,
 }

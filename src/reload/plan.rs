@@ -1,33 +1,31 @@
 //! What a change of the configuration means for a running agent. Pure.
 
-use crate::config::{Config, Values};
+use serde::{Deserialize, Serialize};
 
-/// Where daemons and clients look for each other: a daemon that runs keeps the old place, and an agent that looks in the
-/// new one would take it for dead.
-const FIXED_WITH_MPS: [&str; 3] = ["mps.backend", "mps.dir", "mps.client_dir"];
+use crate::config::Loaded;
+
+/// Where daemons and clients look for each other, and how daemons are asked: those that run keep the old value, and an
+/// agent that uses the new one would take them for dead.
+const FIXED_WITH_MPS: [&str; 4] = ["mps.backend", "mps.client_dir", "mps.control_binary", "mps.dir"];
 
 /// What `gpushare mps run` reads when it starts.
-const WITH_MPS: [&str; 4] = [
-    "mps.client_view",
-    "mps.control_binary",
-    "mps.exclusive_process",
-    "mps.multi_user",
-];
+const WITH_MPS: [&str; 3] = ["mps.client_view", "mps.exclusive_process", "mps.multi_user"];
 
 /// What is changed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Every key with another value, in order.
     pub keys: Vec<String>,
     /// Those of them that take effect with the next start of each MPS daemon.
     pub with_mps: Vec<String>,
+    /// Whether MPS is switched off by it, and its clients end.
+    pub ends_mps: bool,
 }
 
 /// The change cannot be made while MPS runs.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{}: cannot be changed while MPS runs, whose daemons and clients keep the old value; set mps.enabled = false and \
-     reload (this ends the clients), then change it, set mps.enabled = true and reload again",
+    "{}: cannot be changed while MPS runs, whose daemons and clients keep the old value",
     keys.join(", ")
 )]
 pub struct Fixed {
@@ -39,24 +37,28 @@ pub struct Fixed {
 ///
 /// # Errors
 /// [`Fixed`], where the change would lose daemons that run.
-pub fn change(used: &Config, before: &Values, after: &Values) -> Result<Change, Fixed> {
-    let keys = before.differing(after);
+pub fn change(used: &Loaded, next: &Loaded) -> Result<Change, Fixed> {
+    let keys = used.values.differing(&next.values);
     let among = |some: &[&str]| -> Vec<String> {
         let known = keys.iter().filter(|key| some.contains(&key.as_str()));
         known.cloned().collect()
     };
     let fixed = among(&FIXED_WITH_MPS);
-    if used.mps.enabled && used.gpu.enabled && !fixed.is_empty() {
+    let has_mps = |loaded: &Loaded| loaded.config.mps.enabled && loaded.config.gpu.enabled;
+    if has_mps(used) && !fixed.is_empty() {
         return Err(Fixed { keys: fixed });
     }
-    let with_mps = among(&WITH_MPS);
-    Ok(Change { with_mps, keys })
+    Ok(Change {
+        with_mps: among(&WITH_MPS),
+        ends_mps: has_mps(used) && !has_mps(next),
+        keys,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Loaded, Sources};
+    use crate::config::{self, Sources};
 
     fn loaded(settings: &[&str]) -> Loaded {
         let sources = Sources {
@@ -67,8 +69,7 @@ mod tests {
     }
 
     fn changed(before: &[&str], after: &[&str]) -> Result<Change, Fixed> {
-        let (before, after) = (loaded(before), loaded(after));
-        change(&before.config, &before.values, &after.values)
+        change(&loaded(before), &loaded(after))
     }
 
     #[test]
@@ -91,10 +92,20 @@ mod tests {
     fn the_place_of_daemons_that_run_is_not_changed() {
         let refused = changed(&[], &["mps.dir=\"/run/other\"", "mps.grace=5s"]).unwrap_err();
         assert_eq!(refused.keys, ["mps.dir"]);
-        assert!(refused.to_string().contains("mps.enabled = false"), "{refused}");
+        assert!(refused.to_string().starts_with("mps.dir: "), "{refused}");
         let off = ["mps.enabled=false", "slices.enabled=false"];
         let moved = changed(&off, &["mps.dir=\"/run/other\""]).unwrap();
         assert_eq!(moved.keys, ["mps.dir", "mps.enabled", "slices.enabled"]);
+    }
+
+    #[test]
+    fn whatever_switches_mps_off_is_told() {
+        for off in ["mps.enabled=false", "gpu.enabled=false"] {
+            let after = [off, "slices.enabled=false"];
+            assert!(changed(&[], &after).unwrap().ends_mps, "{off}");
+            assert!(!changed(&after, &after).unwrap().ends_mps);
+            assert!(!changed(&after, &[]).unwrap().ends_mps);
+        }
     }
 
     #[test]

@@ -76,10 +76,14 @@ fn interruption(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
 }
 
 fn configuration(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
-    if let Some(why) = &snapshot.configuration.refused {
+    if let Some(refusal) = &snapshot.configuration.refused {
+        let lines: Vec<&str> = refusal.why.lines().map(str::trim).collect();
         problems.push(problem(
-            format!("the configuration was changed and is not used: {why}"),
-            "correct it, then: gpushare reload; a restart of the agent would fail",
+            format!(
+                "the configuration was changed and is not used: {}",
+                lines.join(" ")
+            ),
+            &refusal.mend,
         ));
     }
 }

@@ -140,9 +140,16 @@ impl StatusSocket {
                 place = Arc::clone(&room).acquire_owned() => place,
             };
             let (snapshots, reloads) = (snapshots.clone(), reloads.clone());
+            let shutdown = shutdown.clone();
             clients.spawn(async move {
-                // A client that went away or was too slow is its own affair.
-                let _ = tokio::time::timeout(EXCHANGE, answer(stream, &snapshots, &reloads)).await;
+                // A client that went away or was too slow is its own affair, and at the end what they see of the store
+                // must go with the store.
+                // An answer that is there is still written.
+                tokio::select! {
+                    biased;
+                    _ = tokio::time::timeout(EXCHANGE, answer(stream, &snapshots, &reloads)) => {}
+                    () = shutdown.cancelled() => {}
+                }
                 drop(place);
             });
         }

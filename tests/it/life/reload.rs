@@ -2,11 +2,13 @@
 
 use std::process::Stdio;
 
+use fake_cloudwatch::{FakeCloudWatch, Fate, Rule};
 use rustix::process::Signal;
 
 use super::scene::{ONE_GPU, STOP};
 use super::systemd::Systemd;
 use crate::harness::{Ended, Node, output, quoted, wait_for};
+use crate::publish::scene::node;
 
 /// Every sample is in a window that was printed.
 fn assert_nothing_lost(node: &Node, ended: &Ended) {
@@ -57,7 +59,13 @@ fn what_was_changed_is_used_by_the_same_process_and_no_sample_is_lost() {
 
     let (code, stdout, _) = output(node.command(&["reload"]));
     assert_eq!((code, stdout.as_str()), (0, "nothing has changed\n"));
-    assert_nothing_lost(&node, &agent.terminate());
+    let ended = agent.terminate();
+    assert!(
+        !ended.log.contains("the spool's disk does not answer"),
+        "{}",
+        ended.log
+    );
+    assert_nothing_lost(&node, &ended);
 }
 
 #[test]
@@ -120,23 +128,77 @@ fn a_configuration_that_does_not_work_is_given_up_for_the_one_before() {
 
 #[test]
 fn a_signal_during_a_reload_stops_the_agent_in_order() {
-    let node = Node::new(ONE_GPU);
+    let fake = FakeCloudWatch::start().unwrap();
+    // The request under way gets two seconds for its answer: time for a signal.
+    fake.play([Rule::always(Fate::Hang)]);
+    let node = node(&fake);
+    let systemd = Systemd::on(&node);
+    let node = systemd.supervises(node);
     let agent = node.start();
-    agent.wait("windows are printed", |status| status.publish.done.windows >= 1);
-    let node = node.with("sample.interval", "\"200ms\"");
+    systemd.wait("READY=1");
+    wait_for(|| (!fake.attempts().is_empty()).then_some(())).expect("a request is under way");
+    let node = node.with("publish.max_series", "400");
     let mut reload = node.command(&["reload"]).stderr(Stdio::null()).spawn().unwrap();
-    wait_for(|| {
-        agent
-            .log()
-            .contains("the configuration is taken up")
-            .then_some(())
-    })
-    .unwrap();
+    systemd.wait("RELOADING=1");
     agent.signal(Signal::TERM);
     let ended = agent.ended();
     let _ = reload.kill();
     reload.wait().unwrap();
-    assert_nothing_lost(&node, &ended);
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+    assert_eq!(ended.log.matches("gpushare is ready").count(), 1, "{}", ended.log);
+}
+
+#[test]
+fn many_reloads_leave_no_thread_and_no_file_open() {
+    let node = Node::new(ONE_GPU);
+    let agent = node.start();
+    let pid = agent.pid();
+    let count = |what: &str| fs_err::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
+    let mut node = node;
+    let mut reload = |interval: &str| {
+        node = std::mem::replace(&mut node, Node::new(ONE_GPU)).with("sample.interval", interval);
+        let (code, _, stderr) = output(node.command(&["reload"]));
+        assert_eq!(code, 0, "{stderr}");
+        agent.wait("it works", |status| {
+            status.gpu.driver.is_ready() && status.publish.done.windows >= 1
+        });
+    };
+    reload("\"150ms\"");
+    let few = |threads: usize, files: usize| {
+        // A reader of the kernel log looks up once a second.
+        let settled = || (count("task") <= threads && count("fd") <= files).then_some(());
+        wait_for(settled).unwrap_or_else(|| panic!("{} threads, {} files", count("task"), count("fd")));
+    };
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let (threads, files) = (count("task"), count("fd"));
+    for interval in ["\"160ms\"", "\"170ms\"", "\"180ms\""] {
+        reload(interval);
+    }
+    few(threads, files);
+    assert_eq!(agent.terminate().status.code(), Some(0));
+}
+
+#[test]
+fn what_waits_in_memory_alone_is_not_risked() {
+    let fake = FakeCloudWatch::start().unwrap();
+    fake.play([Rule::always(Fate::Throttle)]);
+    // No file system has so much room.
+    let node = node(&fake).with("spool.min_free_bytes", "\"1000PiB\"");
+    let agent = node.start();
+    agent.wait("windows wait in memory", |status| {
+        status.publish.pending_windows >= 2
+    });
+    let node = node.with("publish.max_series", "400");
+    let (code, _, stderr) = output(node.command(&["reload"]));
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("a reload may lose them"), "{stderr}");
+    assert_eq!(agent.status().unwrap().configuration.loads, 1);
+
+    fake.play([]);
+    agent.wait("they have arrived", |status| status.publish.pending_windows == 0);
+    let (code, _, stderr) = output(node.command(&["reload"]));
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(agent.terminate().status.code(), Some(0));
 }
 
 #[test]
