@@ -2,34 +2,37 @@
 //!
 //! Order of a start: lock and sockets, then tasks, then READY. Order of a stop: the sampler closes the open window and
 //! the identity says its last word, the publisher sends what is left, everything within `stop_limit`; a second signal
-//! leaves at once.
+//! leaves at once. Another configuration is a stop and a start in the same process (see [`crate::reload`]).
 
+mod channels;
+mod error;
+mod session;
 mod settings;
 
-use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::channels::{Says, channels};
+pub use self::error::AgentError;
+use self::session::{Session, has_ended};
 use crate::cli::Global;
-use crate::commands::{Failure, load_config};
-use crate::config::{Config, MpsBackend, Target};
+use crate::commands::{Failure, read_config};
+use crate::config::{Config, Loaded, MpsBackend, Target};
 use crate::gpu::task::{GpuTask, read_numbers};
 use crate::gpu::{DriverState, GpuStatus};
 use crate::host::LocalHost;
 use crate::host::task::HostThread;
-use crate::identity::IdentityStatus;
 use crate::identity::imds::Imds;
 use crate::identity::task::{IdentitySettings, IdentityTask};
-use crate::interruption::InterruptionStatus;
 use crate::interruption::task::{InterruptionSettings, InterruptionTask};
 use crate::log;
-use crate::metrics::task::{Sampler, SamplerStatus, Sources};
+use crate::metrics::task::{Sampler, Sources};
 use crate::mps::MpsStatus;
 use crate::mps::backend::Backend;
 use crate::mps::process::Processes;
@@ -39,11 +42,11 @@ use crate::publish::Publisher;
 use crate::publish::cloudwatch::CloudWatchPublisher;
 use crate::publish::report::PublishStatus;
 use crate::publish::spool::Spool;
-use crate::publish::stdout::{StdoutError, StdoutPublisher};
+use crate::publish::stdout::StdoutPublisher;
 use crate::publish::store::Store;
 use crate::publish::task::{PublishError, PublishTask};
 use crate::signals::Signals;
-use crate::status::server::{SocketError, StatusSocket};
+use crate::status::server::StatusSocket;
 use crate::status::{Snapshots, Watches, problems};
 use crate::systemd;
 
@@ -54,62 +57,9 @@ const STATUS_LINE: Duration = Duration::from_secs(5);
 /// task wait, which loses nothing.
 const GPU_EVENTS: usize = 64;
 
-/// Why the agent did not start, or did not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The status socket, or the lock beside it.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// A thread or the runtime could not be started.
-    #[error("cannot start {what}")]
-    Start {
-        /// What.
-        what: &'static str,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// Batches cannot be printed.
-    #[error(transparent)]
-    Stdout(#[from] StdoutError),
-    /// Samples could not be published before the end.
-    #[error("stopped before everything was published; {samples} samples are lost: {why}")]
-    Unpublished {
-        /// Samples that were not published.
-        samples: u64,
-        /// What was in the way.
-        why: String,
-    },
-    /// A task that should run for ever ended.
-    #[error("the {task} task ended: a bug, please report it")]
-    TaskEnded {
-        /// Its name.
-        task: &'static str,
-        /// The panic, if it was one.
-        #[source]
-        source: Option<JoinError>,
-    },
-    /// Not everything was done in time.
-    #[error("stopped before {tasks} had finished; {} lost", samples_are(*samples))]
-    StopLimit {
-        /// The tasks that were still running.
-        tasks: String,
-        /// Samples that were neither published nor in the spool.
-        samples: u64,
-    },
-}
-
-fn samples_are(samples: u64) -> String {
-    match samples {
-        0 => "nothing is".into(),
-        1 => "1 sample is".into(),
-        _ => format!("{samples} samples are"),
-    }
-}
-
 /// `gpushare run`.
 pub fn command(global: &Global) -> Result<(), Failure> {
-    let config = load_config(global)?;
+    let loaded = read_config(global)?;
     let format = global.log_format.unwrap_or_else(log::Format::detect);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -118,64 +68,24 @@ pub fn command(global: &Global) -> Result<(), Failure> {
             what: "the runtime",
             source,
         })?;
-    let outcome = runtime.block_on(async { Agent::build(global, &config, format)?.run().await });
+    let outcome = runtime.block_on(async { Session::new(global, format)?.run(loaded).await });
     // A file system call that hangs must not hold up the exit.
     runtime.shutdown_background();
     Ok(outcome?)
 }
 
-impl<E: Into<Self> + std::error::Error> From<PublishError<E>> for AgentError {
-    fn from(error: PublishError<E>) -> Self {
-        match error {
-            PublishError::Publisher(error) => error.into(),
-            PublishError::GaveUp { samples, why } => Self::Unpublished { samples, why },
-        }
-    }
-}
-
-impl From<Infallible> for AgentError {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
-
 type TaskOutcome = Result<(), AgentError>;
 
-/// The other ends of [`Watches`].
-struct Says {
-    node: watch::Sender<IdentityStatus>,
-    interruption: watch::Sender<InterruptionStatus>,
-    gpu: watch::Sender<GpuStatus>,
-    mps: watch::Sender<MpsStatus>,
-    sampler: watch::Sender<SamplerStatus>,
-    published: watch::Sender<PublishStatus>,
-}
+/// The spool's thread ends when nobody needs the store any more; who asks for the status has it for 2 s at most. A disk
+/// that hangs keeps the thread.
+const SPOOL_END: Duration = Duration::from_secs(3);
 
-/// A channel for the status of every task.
-fn channels() -> (Says, Watches) {
-    let (say_node, node) = watch::channel(IdentityStatus::default());
-    let (say_interruption, interruption) = watch::channel(InterruptionStatus::default());
-    let (say_gpu, gpu) = watch::channel(GpuStatus::default());
-    let (say_mps, mps) = watch::channel(MpsStatus::default());
-    let (say_sampler, sampler) = watch::channel(SamplerStatus::default());
-    let (say_published, published) = watch::channel(PublishStatus::default());
-    let says = Says {
-        node: say_node,
-        interruption: say_interruption,
-        gpu: say_gpu,
-        mps: say_mps,
-        sampler: say_sampler,
-        published: say_published,
-    };
-    let watches = Watches {
-        node,
-        interruption,
-        gpu,
-        mps,
-        sampler,
-        published,
-    };
-    (says, watches)
+/// Why an agent ended in order.
+enum End {
+    /// A signal asked for it.
+    Stopped,
+    /// Another one is to be in its place.
+    Reload(Box<Loaded>),
 }
 
 /// The running agent.
@@ -185,20 +95,18 @@ struct Agent {
     running: Vec<(task::Id, &'static str)>,
     snapshots: Snapshots,
     store: Arc<dyn Store>,
+    spool: JoinHandle<()>,
     stop_limit: Duration,
     sampling: CancellationToken,
     publishing: CancellationToken,
+    /// Another agent of this process publishes what is left.
+    handing_over: CancellationToken,
     serving: CancellationToken,
-    signals: Signals,
 }
 
 impl Agent {
     /// Opens what can fail, then starts every task.
-    fn build(global: &Global, config: &Config, format: log::Format) -> Result<Self, AgentError> {
-        let signals = Signals::new().map_err(|source| AgentError::Start {
-            what: "signal handling",
-            source,
-        })?;
+    fn build(session: &Session, config: &Config) -> Result<Self, AgentError> {
         let socket = StatusSocket::bind(&config.status.socket)?;
         let host = HostThread::start(LocalHost::new(settings::host_settings(config))).map_err(|source| {
             AgentError::Start {
@@ -206,46 +114,49 @@ impl Agent {
                 source,
             }
         })?;
-        let spool = Spool::start(&settings::spool_settings(config)).map_err(|source| AgentError::Start {
-            what: "the spool's thread",
-            source,
-        })?;
-        let store: Arc<dyn Store> = Arc::new(spool);
-        let (say, watches) = channels();
-        let snapshots = Snapshots::new(config, watches.clone(), Arc::clone(&store));
+        let (store, spool) =
+            Spool::start(&settings::spool_settings(config)).map_err(|source| AgentError::Start {
+                what: "the spool's thread",
+                source,
+            })?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let (say, watches) = channels(session.configuration.subscribe());
+        let snapshots = Snapshots::new(config, session.started_at, watches.clone(), Arc::clone(&store));
         let mut agent = Self {
             tasks: JoinSet::new(),
             running: Vec::new(),
             snapshots,
             store,
+            spool,
             stop_limit: settings::stop_limit(config.publish.target),
             sampling: CancellationToken::new(),
             publishing: CancellationToken::new(),
+            handing_over: CancellationToken::new(),
             serving: CancellationToken::new(),
-            signals,
         };
-        agent.spawn_all(global, config, format, host, say, &watches)?;
-        agent.spawn(
-            "status",
-            infallible(socket.run(agent.snapshots.clone(), agent.serving.clone())),
+        agent.spawn_all(session, config, host, say, &watches)?;
+        let served = socket.run(
+            agent.snapshots.clone(),
+            session.reloads.clone(),
+            agent.serving.clone(),
         );
+        agent.spawn("status", infallible(served));
         Ok(agent)
     }
 
     fn spawn_all(
         &mut self,
-        global: &Global,
+        session: &Session,
         config: &Config,
-        format: log::Format,
         host: HostThread,
         say: Says,
         watches: &Watches,
     ) -> Result<(), AgentError> {
         let (gpu_events, gpu_receiver) = mpsc::channel(GPU_EVENTS);
         if config.gpu.enabled {
-            self.spawn_gpu(config, format, gpu_events, say.gpu);
+            self.spawn_gpu(config, session.format, gpu_events, say.gpu);
         }
-        self.spawn_mps(global, config, format, watches.gpu.clone(), say.mps);
+        self.spawn_mps(session, config, watches.gpu.clone(), say.mps);
         let imds = Imds::new();
         let identifier = IdentityTask::new(IdentitySettings::new(config), imds.clone(), say.node);
         self.spawn("identity", infallible(identifier.run(self.sampling.clone())));
@@ -272,16 +183,16 @@ impl Agent {
 
     fn spawn_mps(
         &mut self,
-        global: &Global,
+        session: &Session,
         config: &Config,
-        format: log::Format,
         inventory: watch::Receiver<GpuStatus>,
         status: watch::Sender<MpsStatus>,
     ) {
         match config.mps.backend {
             MpsBackend::Systemd => self.spawn_mps_on(Units::new(), config, inventory, status),
             MpsBackend::Process => {
-                let processes = Processes::new(config.mps.clone(), settings::arguments(global, format));
+                let arguments = settings::arguments(&session.global, session.format);
+                let processes = Processes::new(config.mps.clone(), arguments);
                 self.spawn_mps_on(processes, config, inventory, status);
             }
         }
@@ -350,8 +261,10 @@ impl Agent {
         P: Publisher + Sync + 'static,
         AgentError: From<PublishError<P::Error>>,
     {
-        let publishing = self.publishing.clone();
-        self.spawn("publisher", async { Ok(task.run(publishing).await?) });
+        let (publishing, handing_over) = (self.publishing.clone(), self.handing_over.clone());
+        self.spawn("publisher", async {
+            Ok(task.run(publishing, handing_over).await?)
+        });
     }
 
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = TaskOutcome> + Send + 'static) {
@@ -359,32 +272,67 @@ impl Agent {
         self.running.push((id, name));
     }
 
-    /// Runs until a signal, or until a task ends that should not.
-    async fn run(mut self) -> Result<(), AgentError> {
+    /// Runs until a signal, until another configuration is to be used, or until a task ends that should not.
+    async fn run(mut self, session: &mut Session, used: &Loaded) -> Result<End, AgentError> {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             pid = std::process::id(),
             "gpushare is ready"
         );
         systemd::ready(&self.status_line());
-        let outcome = self.supervise().await;
-        systemd::stopping("stopping: publishing what was sampled");
-        let stopped = self.stop().await;
+        let outcome = self.supervise(session, used).await;
+        let is_reload = matches!(outcome, Ok(End::Reload(_)));
+        if is_reload {
+            systemd::reloading("reloading: what was sampled goes into the spool");
+            self.handing_over.cancel();
+        } else {
+            systemd::stopping("stopping: publishing what was sampled");
+        }
+        let (stopped, ended) = self.stop(&mut session.signals, is_reload).await;
+        let end = outcome?;
+        if let (Stopped::AndGoOn, End::Reload(_)) = (stopped, &end) {
+            if let Err(error) = ended {
+                let error = log::chain(&error);
+                tracing::error!(error, "the end before the reload was not in order: going on");
+            }
+            self.let_go_of_the_spool().await;
+            return Ok(end);
+        }
         tracing::info!("stopped");
-        outcome.and(stopped)
+        ended.map(|()| End::Stopped)
     }
 
-    /// Feeds the watchdog and the status line. `Ok` when a signal asks to stop.
-    async fn supervise(&mut self) -> Result<(), AgentError> {
+    /// The next agent opens the same spool: this one's must be closed by then.
+    async fn let_go_of_the_spool(self) {
+        let Self {
+            spool,
+            store,
+            snapshots,
+            ..
+        } = self;
+        drop((store, snapshots));
+        systemd::watchdog();
+        if !has_ended(&spool, SPOOL_END).await {
+            tracing::warn!("the spool's disk does not answer: the next agent may have to wait for it");
+        }
+    }
+
+    /// Feeds the watchdog and the status line.
+    async fn supervise(&mut self, session: &mut Session, used: &Loaded) -> Result<End, AgentError> {
         let mut line = tokio::time::interval(STATUS_LINE);
         let feed = systemd::watchdog_interval();
         let mut watchdog = tokio::time::interval(feed.unwrap_or(Duration::from_hours(1)));
         loop {
             // Every branch is cancel-safe.
             tokio::select! {
-                name = self.signals.next() => {
+                name = session.signals.next() => {
                     tracing::info!(signal = name, "stopping");
-                    return Ok(());
+                    return Ok(End::Stopped);
+                }
+                Some(request) = session.requests.recv() => {
+                    if let Some(next) = session.answer(request, used, &self.snapshots).await {
+                        return Ok(End::Reload(Box::new(next)));
+                    }
                 }
                 Some(ended) = self.tasks.join_next_with_id() => return Err(self.ended_early(ended)),
                 _ = line.tick() => systemd::status(&self.status_line()),
@@ -420,12 +368,15 @@ impl Agent {
         (task, outcome)
     }
 
-    async fn stop(&mut self) -> Result<(), AgentError> {
+    /// Ends every task in order. `may_go_on`: no signal has come yet, and the process is to go on afterwards.
+    async fn stop(&mut self, signals: &mut Signals, may_go_on: bool) -> (Stopped, Result<(), AgentError>) {
+        systemd::watchdog();
         let (sampling, publishing) = (self.sampling.clone(), self.publishing.clone());
         sampling.cancel();
         let limit = tokio::time::sleep(self.stop_limit);
         tokio::pin!(limit);
         let mut failure = None;
+        let mut goes_on = may_go_on;
         loop {
             // The publisher drains the store after the sampler has put the open window into it and the identity has
             // said its last word; the status is served until there is nothing left to show.
@@ -441,12 +392,18 @@ impl Agent {
             }
             tokio::select! {
                 ended = self.tasks.join_next_with_id() => match ended {
-                    None => return failure.map_or(Ok(()), Err),
+                    None => return (Stopped::of(goes_on), failure.map_or(Ok(()), Err)),
                     // One that panics keeps no other from what it has to finish.
                     Some(ended) => failure = failure.or(self.strike_off(ended).1.err()),
                 },
-                () = &mut limit => return Err(self.stop_limit()),
-                name = self.signals.next() => leave_at_once(name),
+                () = &mut limit => return (Stopped::of(goes_on), Err(self.stop_limit())),
+                name = signals.next() => {
+                    if !goes_on {
+                        leave_at_once(name);
+                    }
+                    tracing::info!(signal = name, "stopping");
+                    goes_on = false;
+                }
             }
         }
     }
@@ -465,6 +422,21 @@ impl Agent {
 
     fn status_line(&self) -> String {
         problems::summary(&self.snapshots.take())
+    }
+}
+
+/// What comes after the last task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    /// The end.
+    AndLeave,
+    /// Another agent.
+    AndGoOn,
+}
+
+impl Stopped {
+    fn of(goes_on: bool) -> Self {
+        if goes_on { Self::AndGoOn } else { Self::AndLeave }
     }
 }
 
@@ -494,19 +466,26 @@ mod tests {
     fn idle() -> Agent {
         let config = config::load(&Sources::default()).unwrap();
         let store: Arc<dyn Store> = Arc::new(Spool::in_memory(1));
-        let (_, watches) = channels();
-        let snapshots = Snapshots::new(&config, watches, Arc::clone(&store));
+        let (_, watches) = channels(watch::Sender::default().subscribe());
+        let snapshots = Snapshots::new(&config, 0.0, watches, Arc::clone(&store));
         Agent {
             tasks: JoinSet::new(),
             running: Vec::new(),
             snapshots,
             store,
+            spool: std::thread::spawn(|| {}),
             stop_limit: settings::stop_limit(Target::Stdout),
             sampling: CancellationToken::new(),
             publishing: CancellationToken::new(),
+            handing_over: CancellationToken::new(),
             serving: CancellationToken::new(),
-            signals: Signals::new().unwrap(),
         }
+    }
+
+    fn session() -> (Session, Loaded) {
+        let global = Global::default();
+        let session = Session::new(&global, log::Format::Text).unwrap();
+        (session, config::read(&Sources::default()).unwrap())
     }
 
     #[tokio::test]
@@ -521,7 +500,8 @@ mod tests {
             sender.send(()).unwrap();
             Ok(())
         });
-        let error = agent.stop().await.unwrap_err();
+        let mut signals = Signals::new().unwrap();
+        let error = agent.stop(&mut signals, false).await.1.unwrap_err();
         assert!(
             matches!(error, AgentError::TaskEnded { task: "sampler", .. }),
             "{error}"
@@ -534,11 +514,14 @@ mod tests {
     async fn a_task_that_ends_early_is_waited_for_no_more() {
         let mut agent = idle();
         agent.spawn("gpu", async { panic!("out of tune") });
-        let error = agent.supervise().await.unwrap_err();
+        let (mut session, used) = session();
+        let error = agent.supervise(&mut session, &used).await.err().unwrap();
         assert!(
             matches!(error, AgentError::TaskEnded { task: "gpu", .. }),
             "{error}"
         );
-        agent.stop().await.unwrap();
+        let (stopped, ended) = agent.stop(&mut session.signals, true).await;
+        assert_eq!(stopped, Stopped::AndGoOn);
+        ended.unwrap();
     }
 }

@@ -172,7 +172,7 @@ fn host(root_dir: &Path) -> Finding {
 
 fn socket(config: &Config) -> Finding {
     let socket = &config.status.socket;
-    match client::ask(socket) {
+    match client::request(socket, "status") {
         Ok(_) => Finding::ok(
             "status.socket",
             format!("an agent answers on {}", socket.display()),

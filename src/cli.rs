@@ -26,7 +26,7 @@ Log level: GPUSHARE_LOG (info, debug, info,gpushare::gpu=debug).
 Exit codes: 0 ok, 1 failed, 64 usage, 69 unavailable, 78 configuration.";
 
 /// Options that every command takes.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Global {
     /// Configuration file [default: /etc/gpushare/config.toml, where there is one]
     #[arg(long, global = true, value_name = "PATH")]
@@ -59,6 +59,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Let the agent take up its configuration as it is now; a wrong one changes nothing
+    Reload,
     /// NVIDIA MPS on one GPU
     #[command(subcommand)]
     Mps(MpsCommand),

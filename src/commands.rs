@@ -8,12 +8,13 @@ use std::time::Duration;
 use crate::agent::AgentError;
 use crate::check::ChecksFailed;
 use crate::cli::Global;
-use crate::config::{self, Config, ConfigError, Sources};
+use crate::config::{self, Config, ConfigError, Loaded, Sources};
 use crate::gpu::nvml::NvmlChildError;
 use crate::gpu::nvml::compute_mode::ComputeModeError;
 use crate::log;
 use crate::mps::commands::MpsCommandError;
 use crate::mps::run::{ExecError, RunError};
+use crate::reload::ReloadError;
 use crate::status::client::{self, ClientError};
 use crate::status::text;
 
@@ -44,6 +45,9 @@ pub enum Failure {
     /// `gpushare mps quit` and `gpushare mps restart`.
     #[error(transparent)]
     Mps(#[from] MpsCommandError),
+    /// `gpushare reload`.
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
     /// `gpushare check` found something.
     #[error(transparent)]
     Checks(#[from] ChecksFailed),
@@ -57,21 +61,31 @@ impl Failure {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 78,
+            Self::Config(_) | Self::Reload(ReloadError::Refused(_)) => 78,
             Self::Mps(error) => error.exit_code(),
             Self::Status(_) => 69,
             Self::Nvml(NvmlChildError::NotAChild) => 64,
             Self::MpsRun(error) => error.exit_code(),
             Self::MpsExec(error) => error.exit_code(),
             Self::ComputeMode(error) if error.is_unavailable() => 69,
-            Self::ComputeMode(_) | Self::Nvml(_) | Self::Agent(_) | Self::Checks(_) | Self::Output(_) => 1,
+            Self::ComputeMode(_)
+            | Self::Nvml(_)
+            | Self::Agent(_)
+            | Self::Reload(_)
+            | Self::Checks(_)
+            | Self::Output(_) => 1,
         }
     }
 }
 
 /// The effective configuration.
 pub fn load_config(global: &Global) -> Result<Config, ConfigError> {
-    config::load(&Sources {
+    read_config(global).map(|loaded| loaded.config)
+}
+
+/// The same, with the values of its keys.
+pub fn read_config(global: &Global) -> Result<Loaded, ConfigError> {
+    config::read(&Sources {
         file: global.config.clone(),
         env: Sources::configuring(std::env::vars_os()),
         set: global.set.clone(),
@@ -102,7 +116,7 @@ pub fn status(global: &Global, json: bool, watch: bool) -> Result<(), Failure> {
 }
 
 fn shown(socket: &Path, json: bool) -> Result<String, ClientError> {
-    let answer = client::ask(socket)?;
+    let answer = client::request(socket, "status")?;
     if json {
         return Ok(answer + "\n");
     }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`cli`], [`commands`] | the command line, exit codes |
 //! | [`agent`] | configuration -> tasks -> READY -> stop |
+//! | [`reload`] | another configuration for the running agent |
 //! | [`config`] | raw values from file, environment and `--set` -> validated [`config::Config`] |
 //! | [`identity`] | who this node is |
 //! | [`interruption`] | whether EC2 takes this spot instance away |
@@ -36,6 +37,7 @@ pub mod log;
 pub mod metrics;
 pub mod mps;
 pub mod publish;
+pub mod reload;
 mod signals;
 pub mod status;
 pub mod systemd;

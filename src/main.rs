@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gpushare::cli::{Cli, Command, MpsCommand};
-use gpushare::{agent, check, commands, gpu, log, mps};
+use gpushare::{agent, check, commands, gpu, log, mps, reload};
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Run => agent::command(&cli.global),
         Command::Status { json, watch } => commands::status(&cli.global, json, watch),
         Command::Check { json } => check::command(&cli.global, json),
+        Command::Reload => reload::command(&cli.global),
         Command::Mps(MpsCommand::Run { gpu }) => mps::run::command(&cli.global, &gpu),
         Command::Mps(MpsCommand::Quit { gpu, by_agent }) => mps::commands::quit(&cli.global, &gpu, by_agent),
         Command::Mps(MpsCommand::Restart { gpu, force }) => mps::commands::restart(&cli.global, &gpu, force),

@@ -1,4 +1,4 @@
-//! What systemd is told: READY, STATUS, WATCHDOG, STOPPING (`sd_notify(3)`). Without `NOTIFY_SOCKET` nothing
+//! What systemd is told: READY, STATUS, RELOADING, WATCHDOG, STOPPING (`sd_notify(3)`). Without `NOTIFY_SOCKET` nothing
 //! happens.
 
 use std::ffi::OsStr;
@@ -34,6 +34,20 @@ pub fn status(status: &str) {
 /// The agent is alive.
 pub fn watchdog() {
     let _ = notify(&[NotifyState::Watchdog]);
+}
+
+/// The agent takes up another configuration; [`ready`] ends that.
+pub fn reloading(status: &str) {
+    let told = NotifyState::monotonic_usec_now().map(|now| {
+        notify(&[
+            NotifyState::Reloading,
+            now,
+            NotifyState::Status(&one_line(status)),
+        ])
+    });
+    if let Err(error) = told {
+        tracing::debug!(%error, "systemd is not told of the reload");
+    }
 }
 
 /// The agent is on its way out.

@@ -49,7 +49,7 @@ fn main() {
 }
 
 fn start(dir: &Path, instance: &str) -> Spool {
-    let spool = Spool::start(&SpoolSettings {
+    let (spool, _) = Spool::start(&SpoolSettings {
         dir: dir.to_owned(),
         max_bytes: 512 << 20,
         min_free_bytes: 0,

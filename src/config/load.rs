@@ -11,6 +11,7 @@ use super::raw::Raw;
 use super::shape::Shape;
 use super::typed::{Given, Typing};
 use super::validate::validate;
+use super::values::Values;
 use super::{Config, file};
 
 /// The file that is read when none is named. It may be missing: the built-in defaults then hold.
@@ -49,10 +50,27 @@ impl Sources {
 /// # Errors
 /// Every problem of every source: an unreadable or malformed file, unknown keys, wrong types and wrong values.
 pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+    read(sources).map(|loaded| loaded.config)
+}
+
+/// A configuration, and the values of its keys by name.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Validated.
+    pub config: Config,
+    /// For comparing it with another one.
+    pub values: Values,
+}
+
+/// As [`load()`], with what it takes to compare two of them.
+///
+/// # Errors
+/// Those of [`load()`].
+pub fn read(sources: &Sources) -> Result<Loaded, ConfigError> {
     load_with(sources, Path::new(DEFAULT_PATH))
 }
 
-fn load_with(sources: &Sources, default_path: &Path) -> Result<Config, ConfigError> {
+fn load_with(sources: &Sources, default_path: &Path) -> Result<Loaded, ConfigError> {
     let shape = Shape::of_config();
     let path = sources.file.as_deref().unwrap_or(default_path);
     let (file, mut problems) = match file::read(path, sources.file.is_some()) {
@@ -84,7 +102,8 @@ fn load_with(sources: &Sources, default_path: &Path) -> Result<Config, ConfigErr
     } = typing;
     let config = validate(&raw, &given, is_complete, &mut problems);
     if problems.is_empty() {
-        Ok(config)
+        let values = Values::of(&raw);
+        Ok(Loaded { config, values })
     } else {
         Err(ConfigError::new(problems))
     }

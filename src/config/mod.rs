@@ -23,6 +23,7 @@ mod raw;
 mod shape;
 mod typed;
 mod validate;
+mod values;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -33,7 +34,8 @@ pub use choice::{
     ClientView, Conflict, Dimension, Group, Injection, Limit, MpsBackend, PodIdentity, SlicePolicy, Target,
 };
 pub use error::{ConfigError, Problem};
-pub use load::{DEFAULT_PATH, Sources, load};
+pub use load::{DEFAULT_PATH, Loaded, Sources, load, read};
+pub use values::Values;
 
 /// Every key with its default and its documentation, as it is installed beside the binary.
 pub const DEFAULT_FILE: &str = include_str!("../../config/gpushare.toml");

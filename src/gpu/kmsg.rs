@@ -2,16 +2,24 @@
 //!
 //! NVML's own event tells neither the process nor how often; the kernel's line tells both:
 //! `NVRM: Xid (PCI:0000:61:00): 45, pid=1496200, name=python3, Ch 0000000a`. Reading `/dev/kmsg` blocks and needs
-//! `CAP_SYSLOG` where `kernel.dmesg_restrict` is set, so it has a thread of its own. It ends with the process.
+//! `CAP_SYSLOG` where `kernel.dmesg_restrict` is set, so it has a thread of its own. It ends soon after nobody listens.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 /// How often a plain file (a test's, or a copied log) is looked at again; a device wakes the reader itself.
 const FILE_POLL: Duration = Duration::from_millis(100);
+
+/// How soon a reader that nobody listens to notices that.
+const LOOK_UP: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 
 /// How soon a log that could not be read is tried again: the mend is a person's.
 const RETRY: Duration = Duration::from_secs(10);
@@ -67,7 +75,10 @@ fn read(path: &Path, events: &mpsc::Sender<KernelLogEvent>) -> io::Result<()> {
     if events.blocking_send(KernelLogEvent::Opened).is_err() {
         return Ok(());
     }
-    loop {
+    while !events.is_closed() {
+        if !is_readable(&log)? {
+            continue;
+        }
         match log.read(&mut buffer) {
             Ok(0) => std::thread::sleep(FILE_POLL),
             Ok(length) => {
@@ -89,6 +100,16 @@ fn read(path: &Path, events: &mpsc::Sender<KernelLogEvent>) -> io::Result<()> {
                 ) => {}
             Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+/// Waits for something to read, for [`LOOK_UP`] at most. A plain file can be read at any time.
+fn is_readable(log: &fs_err::File) -> io::Result<bool> {
+    match poll(&mut [PollFd::new(log, PollFlags::IN)], Some(&LOOK_UP)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -186,7 +186,7 @@ impl Decision {
 }
 
 /// What is remembered of one GPU's daemon.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Daemon {
     state: Option<MpsState>,
     /// The process that was seen running last.
@@ -234,10 +234,14 @@ impl Daemon {
             return Decision::of(MpsState::Down(trouble.clone()));
         }
         if let Ok(Unit::Running { pid }) = seen.unit {
-            let decision = self.running(*pid, wish, seen, now);
-            let is_harmless = |step: &Step| !matches!(step, Step::Restart | Step::Reload);
+            let mut after = self.clone();
+            let decision = after.running(*pid, wish, seen, now);
+            // A step that is not taken has used nothing up: it is due as soon as it can be taken.
+            if decision.step.is_none() {
+                *self = after;
+            }
             return Decision {
-                step: decision.step.filter(|(step, _)| is_harmless(step)),
+                step: None,
                 ..decision
             };
         }

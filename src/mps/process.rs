@@ -56,6 +56,8 @@ pub struct Processes {
     adopted: BTreeSet<u32>,
     /// Those that are being stopped.
     quitting: BTreeSet<GpuUuid>,
+    /// Whether an end was taken in while it was looked for something else.
+    has_news: bool,
 }
 
 /// What a child was started for.
@@ -87,6 +89,7 @@ impl Processes {
             leaving: BTreeMap::new(),
             adopted: BTreeSet::new(),
             quitting: BTreeSet::new(),
+            has_news: false,
         }
     }
 
@@ -134,6 +137,7 @@ impl Processes {
     fn reap(&mut self) {
         while let Some(Ok(done)) = self.children.try_join_next() {
             self.on_end(done);
+            self.has_news = true;
         }
     }
 
@@ -281,6 +285,9 @@ impl Backend for Processes {
     }
 
     async fn changed(&mut self) {
+        if std::mem::take(&mut self.has_news) {
+            return;
+        }
         match self.children.join_next().await {
             Some(Ok(done)) => self.on_end(done),
             // Waiting neither panics nor is it cancelled, but for the runtime's end.

@@ -210,7 +210,7 @@ impl<B: Backend> MpsTask<B> {
                 Ok(())
             }
         };
-        gpu.did(&step, why, outcome, Instants::now());
+        gpu.did(&step, why, outcome, self.settings.mps.grace, Instants::now());
     }
 
     /// Stops the daemons of GPUs that nobody wishes to have one.

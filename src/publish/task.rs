@@ -103,8 +103,13 @@ impl<P: Publisher> PublishTask<P> {
         }
     }
 
-    /// Waits until the node knows who it is, then publishes until `drained` is cancelled, then what is left.
-    pub async fn run(mut self, drained: CancellationToken) -> Result<(), PublishError<P::Error>> {
+    /// Waits until the node knows who it is, then publishes until `drained` is cancelled, then what is left; or leaves
+    /// that to the spool, where another publisher of this process is to go on with it.
+    pub async fn run(
+        mut self,
+        drained: CancellationToken,
+        handed_over: CancellationToken,
+    ) -> Result<(), PublishError<P::Error>> {
         let known = self.know_the_node(&drained).await;
         // Without an instance id the series of all nodes would be one.
         if !known.settled && known.identity.instance_id.is_none() && self.settings.pacing.needs_identity {
@@ -113,7 +118,9 @@ impl<P: Publisher> PublishTask<P> {
             return leave(&*self.store, why).await;
         }
         self.store.claim(known.identity.instance_id.as_deref());
-        Sending::new(self, &known.identity).run(drained).await
+        Sending::new(self, &known.identity)
+            .run(drained, handed_over)
+            .await
     }
 
     async fn know_the_node(&mut self, drained: &CancellationToken) -> IdentityStatus {
@@ -207,11 +214,17 @@ impl<P: Publisher> Sending<P> {
         }
     }
 
-    async fn run(mut self, drained: CancellationToken) -> Result<(), PublishError<P::Error>> {
+    async fn run(
+        mut self,
+        drained: CancellationToken,
+        handed_over: CancellationToken,
+    ) -> Result<(), PublishError<P::Error>> {
         loop {
             match self.turn(&drained).await {
                 Turn::Send(waiting) => self.send(waiting, &drained).await?,
                 Turn::LookAgain => {}
+                // What the disk does not take can only be sent.
+                Turn::Stop if handed_over.is_cancelled() && saved(&*self.store).await => return Ok(()),
                 Turn::Stop => return self.drain().await,
             }
         }
@@ -361,15 +374,21 @@ async fn after_grace(drained: &CancellationToken) {
     sleep(IN_FLIGHT_GRACE).await;
 }
 
+/// Whether the disk has everything, within a moment.
+async fn saved(store: &dyn Store) -> bool {
+    let limit = Instant::now() + SAVE_LIMIT;
+    while store.tally().is_busy && timeout_at(limit, store.changed()).await.is_ok() {}
+    store.tally().unsaved == 0
+}
+
 /// The end: the disk gets a moment to take what was not published. What it has not taken then is lost.
 async fn leave<E: std::error::Error + 'static>(
     store: &dyn Store,
     why: String,
 ) -> Result<(), PublishError<E>> {
-    let limit = Instant::now() + SAVE_LIMIT;
-    while store.tally().is_busy && timeout_at(limit, store.changed()).await.is_ok() {}
+    let is_saved = saved(store).await;
     let tally = store.tally();
-    if tally.unsaved > 0 {
+    if !is_saved {
         return Err(PublishError::GaveUp {
             samples: tally.unsaved,
             why,

@@ -62,20 +62,20 @@ pub enum ClientError {
     },
 }
 
-/// The agent's answer, as it was sent.
-pub fn ask(socket: &Path) -> Result<String, ClientError> {
+/// The agent's answer to a command, as it was sent.
+pub fn request(socket: &Path, command: &str) -> Result<String, ClientError> {
     let path = || socket.to_owned();
     let stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path: path() },
         _ => ClientError::Unreachable { path: path(), source },
     })?;
-    exchange(stream).map_err(|source| ClientError::Silent { path: path(), source })
+    exchange(stream, command).map_err(|source| ClientError::Silent { path: path(), source })
 }
 
-fn exchange(mut stream: UnixStream) -> io::Result<String> {
+fn exchange(mut stream: UnixStream, command: &str) -> io::Result<String> {
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    stream.write_all(b"status\n")?;
+    stream.write_all(format!("{command}\n").as_bytes())?;
     let mut answer = String::new();
     stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer)?;
     if answer.is_empty() {

@@ -29,6 +29,7 @@ use crate::mps::MpsStatus;
 use crate::publish::report::PublishStatus;
 use crate::publish::spool::SpoolStatus;
 use crate::publish::store::{Earlier, Store};
+use crate::reload::ConfigurationStatus;
 
 /// Version of [`Snapshot`].
 pub const VERSION: u32 = 1;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub version: u32,
     /// The agent.
     pub agent: AgentInfo,
+    /// Which configuration it runs with.
+    pub configuration: ConfigurationStatus,
     /// Who the node is, as far as that is known.
     pub node: Identity,
     /// What is still to be found out about the node before anything is published, and why it does not come.
@@ -160,6 +163,8 @@ pub struct Snapshots {
 /// What the tasks say about themselves.
 #[derive(Clone)]
 pub struct Watches {
+    /// The configuration.
+    pub configuration: watch::Receiver<ConfigurationStatus>,
     /// Who the node is.
     pub node: watch::Receiver<IdentityStatus>,
     /// Whether EC2 takes it away.
@@ -175,15 +180,14 @@ pub struct Watches {
 }
 
 impl Snapshots {
-    /// From the configuration and what the tasks publish.
+    /// From the configuration and what the tasks publish. `started_at` is in Unix seconds.
     #[must_use]
-    pub fn new(config: &Config, watches: Watches, store: Arc<dyn Store>) -> Self {
-        let now = clock::wall_now().as_secs_f64();
+    pub fn new(config: &Config, started_at: f64, watches: Watches, store: Arc<dyn Store>) -> Self {
         let agent = AgentInfo {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            started_at: now,
-            taken_at: now,
+            started_at,
+            taken_at: started_at,
             sample_seconds: config.sample.interval.as_secs_f64(),
         };
         let publish = PublishInfo {
@@ -221,6 +225,7 @@ impl Snapshots {
                 taken_at: clock::wall_now().as_secs_f64(),
                 ..self.agent.clone()
             },
+            configuration: self.watches.configuration.borrow().clone(),
             node: node.identity,
             node_waiting_for: node.waiting_for,
             node_mend: node.mend,

@@ -40,6 +40,7 @@ fn problem(what: impl Into<String>, mend: impl Into<String>) -> Problem {
 pub fn find(snapshot: &Snapshot) -> Vec<Problem> {
     let mut problems = Vec::new();
     interruption(snapshot, &mut problems);
+    configuration(snapshot, &mut problems);
     driver(snapshot, &mut problems);
     gpus(snapshot, &mut problems);
     mps::find(snapshot, &mut problems);
@@ -70,6 +71,19 @@ fn interruption(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
                 humantime::format_rfc3339_seconds(at)
             ),
             "let another node take over: kubectl drain",
+        ));
+    }
+}
+
+fn configuration(snapshot: &Snapshot, problems: &mut Vec<Problem>) {
+    if let Some(refusal) = &snapshot.configuration.refused {
+        let lines: Vec<&str> = refusal.why.lines().map(str::trim).collect();
+        problems.push(problem(
+            format!(
+                "the configuration was changed and is not used: {}",
+                lines.join(" ")
+            ),
+            &refusal.mend,
         ));
     }
 }

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Snapshots;
+use crate::reload::{Answer, Request};
 
 /// Time for a whole exchange.
 const EXCHANGE: Duration = Duration::from_secs(2);
@@ -113,8 +114,13 @@ impl StatusSocket {
         })
     }
 
-    /// Serves clients until shutdown.
-    pub async fn run(self, snapshots: Snapshots, shutdown: CancellationToken) {
+    /// Serves clients until shutdown. `reloads` is where those go that want another configuration.
+    pub async fn run(
+        self,
+        snapshots: Snapshots,
+        reloads: mpsc::Sender<Request>,
+        shutdown: CancellationToken,
+    ) {
         let room = Arc::new(Semaphore::new(CLIENTS));
         let clients = TaskTracker::new();
         loop {
@@ -133,10 +139,17 @@ impl StatusSocket {
                 () = shutdown.cancelled() => return,
                 place = Arc::clone(&room).acquire_owned() => place,
             };
-            let snapshots = snapshots.clone();
+            let (snapshots, reloads) = (snapshots.clone(), reloads.clone());
+            let shutdown = shutdown.clone();
             clients.spawn(async move {
-                // A client that went away or was too slow is its own affair.
-                let _ = tokio::time::timeout(EXCHANGE, answer(stream, &snapshots)).await;
+                // A client that went away or was too slow is its own affair, and at the end what they see of the store
+                // must go with the store.
+                // An answer that is there is still written.
+                tokio::select! {
+                    biased;
+                    _ = tokio::time::timeout(EXCHANGE, answer(stream, &snapshots, &reloads)) => {}
+                    () = shutdown.cancelled() => {}
+                }
                 drop(place);
             });
         }
@@ -183,14 +196,27 @@ fn lock(socket: &Path) -> Result<fs_err::File, SocketError> {
     Ok(file)
 }
 
-async fn answer(stream: UnixStream, snapshots: &Snapshots) -> io::Result<()> {
+async fn answer(
+    stream: UnixStream,
+    snapshots: &Snapshots,
+    reloads: &mpsc::Sender<Request>,
+) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut command = String::new();
     (&mut stream).take(COMMAND_BYTES).read_line(&mut command).await?;
     let answer = match command.trim() {
         "status" => serde_json::to_vec(&snapshots.take())?,
+        "reload" => serde_json::to_vec(&reloaded(reloads).await?)?,
         other => serde_json::to_vec(&serde_json::json!({ "error": format!("unknown command {other:?}") }))?,
     };
     stream.write_all(&answer).await?;
     stream.shutdown().await
+}
+
+async fn reloaded(reloads: &mpsc::Sender<Request>) -> io::Result<Answer> {
+    let (request, answer) = oneshot::channel();
+    // An agent that stops takes no requests any more.
+    let stops = |()| io::ErrorKind::ConnectionAborted;
+    reloads.send(request).await.map_err(|_| stops(()))?;
+    Ok(answer.await.map_err(|_| stops(()))?)
 }

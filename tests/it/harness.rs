@@ -232,7 +232,7 @@ impl Agent {
 
     /// The status, if it answers.
     pub(crate) fn status(&self) -> Option<Snapshot> {
-        let answer = gpushare::status::client::ask(&self.socket).ok()?;
+        let answer = gpushare::status::client::request(&self.socket, "status").ok()?;
         Some(gpushare::status::client::parse(&self.socket, &answer).unwrap())
     }
 

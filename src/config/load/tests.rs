@@ -46,7 +46,9 @@ impl ConfigFile {
 }
 
 fn load_text(sources: &Sources) -> Result<Config, String> {
-    load_with(sources, Path::new(NOWHERE)).map_err(|error| error.to_string())
+    load_with(sources, Path::new(NOWHERE))
+        .map(|loaded| loaded.config)
+        .map_err(|error| error.to_string())
 }
 
 fn env(variables: &[(&str, &str)]) -> Sources {
@@ -146,7 +148,7 @@ fn the_file_gives_way_to_the_environment_and_that_to_set() {
 #[test]
 fn the_default_file_is_read_where_it_exists() {
     let file = ConfigFile::new("[sample]\ninterval = '2s'\n");
-    let config = load_with(&Sources::default(), &file.path()).unwrap();
+    let config = load_with(&Sources::default(), &file.path()).unwrap().config;
     assert_eq!(config.sample.interval, Duration::from_secs(2));
 }
 

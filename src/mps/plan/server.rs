@@ -25,7 +25,7 @@ const TREATMENT: Duration = Duration::from_secs(5);
 const NAMED: usize = 8;
 
 /// What is remembered of the servers of one daemon.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Servers {
     /// The server of the newest report, and since when it has been.
     pid: Option<u32>,

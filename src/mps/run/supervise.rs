@@ -122,15 +122,26 @@ impl Supervisor {
         for warning in odd.map_err(|error| unavailable(&error, error.mend()))? {
             journal.warn(warning);
         }
-        self.exclusive(journal).apply()?;
+        self.exclusive(self.mps.exclusive_process, journal).apply()?;
         Ok(Prepared { programs, multi_user })
     }
 
-    fn exclusive(&self, journal: &Journal) -> Exclusive {
+    /// What can be changed under a daemon that runs, as it is configured now.
+    fn configured_now(&self) -> config::Mps {
+        match load_config(&self.global) {
+            Ok(config) => config.mps,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the configuration is wrong: what it was at the start is used");
+                self.mps.clone()
+            }
+        }
+    }
+
+    fn exclusive(&self, wished: bool, journal: &Journal) -> Exclusive {
         Exclusive {
             global: self.global.clone(),
             gpu: self.gpu.clone(),
-            wished: self.mps.exclusive_process,
+            wished,
             kept: self.directories.compute_mode(),
             journal: journal.clone(),
         }
@@ -253,7 +264,8 @@ impl Life<'_> {
     fn reload(&mut self) {
         tracing::info!("SIGHUP: compute mode and view are set again");
         let supervisor = self.supervisor;
-        if let Err(error) = ready::show(&supervisor.mps, &supervisor.directories) {
+        let mps = supervisor.configured_now();
+        if let Err(error) = ready::show(&mps, &supervisor.directories) {
             self.journal.warn(Warning {
                 what: chain(&error),
                 mend: error.trouble().mend,
@@ -266,7 +278,7 @@ impl Life<'_> {
         {
             return;
         }
-        let exclusive = supervisor.exclusive(&self.journal);
+        let exclusive = supervisor.exclusive(mps.exclusive_process, &self.journal);
         let set = move || exclusive.apply_again();
         let thread = std::thread::Builder::new().name("compute-mode".into()).spawn(set);
         match thread {

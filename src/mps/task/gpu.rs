@@ -57,8 +57,8 @@ pub(super) struct Supervised {
     drift_since: Option<Duration>,
     last_words: Option<Trouble>,
     servers_ended: u64,
-    /// As many of them as there were at the newest answer.
-    ends_answered: u64,
+    /// Whether the newest thing to happen to a server was its end.
+    has_just_ended: bool,
     /// Since when the backend has not been able to say how the daemon's process is.
     lost_since: Option<Duration>,
     /// Whether the daemon's process has said that it is ready; absent where the backend tells.
@@ -109,7 +109,7 @@ impl Supervised {
             drift_since: None,
             last_words: None,
             servers_ended: 0,
-            ends_answered: 0,
+            has_just_ended: false,
             lost_since: None,
             has_come_up: (settings.mps.backend == MpsBackend::Process).then_some(true),
             queue: Queue::default(),
@@ -180,8 +180,15 @@ impl Supervised {
     }
 
     fn on_event(&mut self, event: &Event, now: Duration) {
+        let is_for_another = self.queue.is_for_another_user(event);
         self.queue.on_event(event, now);
         match event {
+            Event::ServerStarting { .. } => {
+                // One that made room for another user's has not crashed.
+                if std::mem::take(&mut self.has_just_ended) && is_for_another {
+                    self.servers_ended -= 1;
+                }
+            }
             Event::NotStarted(trouble) => {
                 self.last_words = Some(trouble.clone());
                 self.look_at_unit();
@@ -190,9 +197,6 @@ impl Supervised {
                 // The end of what was never ready has its reason already.
                 if ended.trouble.is_some() {
                     self.last_words.clone_from(&ended.trouble);
-                } else {
-                    // Its server was told to leave with it: no crash.
-                    self.servers_ended = self.ends_answered;
                 }
                 self.look_at_unit();
             }
@@ -215,14 +219,13 @@ impl Supervised {
             }
             // A server that makes room for another user's has not crashed.
             Event::Over { what } => self.warnings.retain(|warning| warning.what != *what),
-            Event::ServerExited { .. } if self.queue.has_another_user() => self.probe_soon(),
             Event::ServerExited { .. } | Event::ServerNotStarted { .. } => {
                 self.servers_ended += 1;
+                self.has_just_ended = true;
                 self.probe_soon();
             }
             Event::ServerFault | Event::ServerReady { .. } => self.probe_soon(),
             Event::DaemonLeaves { .. }
-            | Event::ServerStarting { .. }
             | Event::ServerForcedOut { .. }
             | Event::ClientQueued { .. }
             | Event::MemoryLimited { .. } => {}
@@ -385,7 +388,6 @@ impl Supervised {
         now: Instants,
     ) {
         if let Ok(report) = &outcome {
-            self.ends_answered = self.servers_ended;
             self.probed_at = Some(now.wall.as_secs());
             self.queue.on_report(report, job::is_gone);
             self.gone_clients = gone_clients;
@@ -407,14 +409,23 @@ impl Supervised {
     }
 
     /// A step was carried out, or was not.
-    pub(super) fn did(&mut self, step: &Step, why: String, outcome: Result<(), BackendError>, now: Instants) {
-        self.look_at_unit();
+    pub(super) fn did(
+        &mut self,
+        step: &Step,
+        why: String,
+        outcome: Result<(), BackendError>,
+        grace: Duration,
+        now: Instants,
+    ) {
         let words = match outcome {
-            Ok(()) => step.words(),
+            Ok(()) => {
+                self.look_at_unit();
+                step.words()
+            }
             Err(error) => {
                 tracing::warn!(gpu = %self.uuid, error = error.what, mend = error.mend, "a step of MPS has failed");
                 let words = format!("{} (failed: {})", step.words(), error.what);
-                self.unit = Some(Err(error));
+                self.saw_unit(Err(error), grace, now.monotonic);
                 words
             }
         };

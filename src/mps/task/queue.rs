@@ -38,11 +38,12 @@ impl Queue {
         }
     }
 
-    /// Whether somebody waits whose user is not the server's.
-    pub(super) fn has_another_user(&self) -> bool {
-        self.waiting
-            .values()
-            .any(|(uid, _)| Some(*uid) != self.server_uid)
+    /// Whether this is the start of a server for another user than the one before.
+    pub(super) fn is_for_another_user(&self, event: &Event) -> bool {
+        match (event, self.server_uid) {
+            (Event::ServerStarting { uid, .. }, Some(known)) => *uid != known,
+            _ => false,
+        }
     }
 
     /// A probe: who is a client waits no more, and who is gone neither.

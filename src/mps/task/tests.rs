@@ -321,7 +321,7 @@ async fn a_backend_that_fails_for_a_moment_takes_nothing_from_a_daemon_that_runs
     };
     gpu.saw_unit(Ok(Unit::Running { pid: 100 }), grace, at);
     gpu.saw_unit(error(), grace, at);
-    gpu.saw_unit(error(), grace, at + grace - Duration::from_secs(1));
+    gpu.saw_unit(error(), grace, at + grace / 2);
     let pid = |gpu: &mut Supervised, at| {
         gpu.decide(
             settings(|_| {}).wish(),

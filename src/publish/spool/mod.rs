@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::futures::Notified;
@@ -80,8 +80,9 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Starts the thread. The directory is opened by it, and if that takes for ever, nobody else waits.
-    pub fn start(settings: &SpoolSettings) -> io::Result<Self> {
+    /// Starts the thread, which ends after this is dropped. The directory is opened by it, and if that takes for ever,
+    /// nobody else waits.
+    pub fn start(settings: &SpoolSettings) -> io::Result<(Self, JoinHandle<()>)> {
         let directory = Directory::new(settings.dir.clone());
         let windows = HOUR.as_secs() / settings.interval.as_secs().max(1);
         let limits = Limits {
@@ -101,10 +102,10 @@ impl Spool {
         };
         let shared = Arc::new(Shared::new(index, report));
         let task = SpoolTask::new(directory, bounds, Arc::clone(&shared));
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("spool".into())
             .spawn(move || task.run())?;
-        Ok(Self { shared })
+        Ok((Self { shared }, thread))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::metrics::window::{DropReason, Ledger};
 use crate::mps::protocol::{Client, Server, ServerStatus};
 use crate::mps::{LastStep, MpsGpu, MpsState, MpsStatus, Trouble, Warning};
 use crate::publish::report::PublishStatus;
+use crate::reload::ConfigurationStatus;
 use crate::status::{AgentInfo, PublishInfo, problems};
 
 const GIB: u64 = 1 << 30;
@@ -130,6 +131,7 @@ fn host_sample() -> HostSample {
 /// A g5.12xlarge with two GPUs on which nothing is wrong.
 fn healthy() -> Snapshot {
     Snapshot {
+        configuration: ConfigurationStatus::default(),
         interruption: InterruptionStatus::default(),
         node_waiting_for: None,
         node_mend: None,

@@ -206,7 +206,7 @@ fn a_log_that_nobody_reads_does_not_end_the_agent() {
         .stderr(stderr)
         .spawn()
         .unwrap();
-    let ask = || gpushare::status::client::ask(&node.path("status.sock")).ok();
+    let ask = || gpushare::status::client::request(&node.path("status.sock"), "status").ok();
     let answer = wait_for(|| ask().filter(|answer| !answer.contains("\"last_window\":null")));
     let pid = rustix::process::Pid::from_child(&process);
     rustix::process::kill_process(pid, Signal::TERM).unwrap();

@@ -138,22 +138,22 @@ fn a_watchdog_of_zero_is_none() {
 }
 
 /// The far end of `NOTIFY_SOCKET`.
-struct Systemd(UnixDatagram);
+pub(super) struct Systemd(UnixDatagram);
 
 impl Systemd {
-    fn on(node: &Node) -> Self {
+    pub(super) fn on(node: &Node) -> Self {
         let socket = UnixDatagram::bind(node.path("notify")).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(socket)
     }
 
     /// The node with an agent that knows of this end.
-    fn supervises(&self, node: Node) -> Node {
+    pub(super) fn supervises(&self, node: Node) -> Node {
         let path = self.0.local_addr().unwrap().as_pathname().unwrap().to_owned();
         node.with_env("NOTIFY_SOCKET", path.to_str().unwrap())
     }
 
-    fn next(&self) -> String {
+    pub(super) fn next(&self) -> String {
         let mut buffer = [0; 4096];
         let length = self.0.recv(&mut buffer).expect("the agent says something");
         String::from_utf8(buffer[..length].to_vec())
@@ -163,7 +163,7 @@ impl Systemd {
     }
 
     /// The next status line that is as wanted.
-    fn status_line(&self, wanted: impl Fn(&str) -> bool) -> String {
+    pub(super) fn status_line(&self, wanted: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
         loop {
             let said = self.next();
@@ -176,7 +176,7 @@ impl Systemd {
     }
 
     /// The next message that holds this line.
-    fn wait(&self, line: &str) -> String {
+    pub(super) fn wait(&self, line: &str) -> String {
         loop {
             let said = self.next();
             if said.lines().any(|known| known == line) {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::machine::Machine;
 use super::report::{Figures, render};
 use super::subject::{Node, Subject};
-use super::{mps, outage, pushes, ready, replay, soak, spool, steady, supervising, tick, traffic};
+use super::{mps, node, outage, pushes, ready, replay, soak, spool, steady, supervising, tick, traffic};
 use crate::agent::{ALL_GROUPS, Interrupt};
 use crate::args::{Args, UsageError};
 use crate::workspace::{Workspace, succeed};
@@ -21,6 +21,8 @@ pub(crate) struct Options {
     pub(super) soak: u64,
     /// MPS alone, and the document stays as it is.
     pub(super) only_mps: bool,
+    /// A booted node alone, with a document of its own.
+    pub(super) only_node: bool,
 }
 
 impl Options {
@@ -32,6 +34,7 @@ impl Options {
             outage: usize::from(args.count::<u16>("--outage")?.unwrap_or(75)),
             soak: args.count("--soak")?.unwrap_or(10),
             only_mps: args.flag("--only-mps"),
+            only_node: args.flag("--only-node"),
         };
         args.finish()?;
         Ok(options)
@@ -56,11 +59,23 @@ pub(crate) fn run(workspace: &Workspace, options: Options) -> anyhow::Result<Exi
         println!("{}", supervising::mps(&figures));
         return Ok(ExitCode::SUCCESS);
     }
+    if options.only_node {
+        let times = node::run(workspace, &Interrupt::listen()?)?;
+        return written(
+            workspace,
+            node::DOCUMENT,
+            &node::render(&times, &Machine::find(workspace)?),
+        );
+    }
     let figures = measure(workspace, options)?;
     let text = render(&figures, &Machine::find(workspace)?, options);
+    written(workspace, DOCUMENT, &text)
+}
+
+fn written(workspace: &Workspace, document: &str, text: &str) -> anyhow::Result<ExitCode> {
     fs_err::create_dir_all(workspace.path("docs"))?;
-    fs_err::write(workspace.path(DOCUMENT), &text)?;
-    println!("\n{text}\nwritten to {DOCUMENT}");
+    fs_err::write(workspace.path(document), text)?;
+    println!("\n{text}\nwritten to {document}");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -14,6 +14,7 @@ mod command;
 mod cost;
 mod machine;
 mod mps;
+mod node;
 mod outage;
 mod publishing;
 mod pushes;

@@ -86,6 +86,7 @@ fn whole_process(figures: &Figures, machine: &Machine, options: Options) -> Stri
         outage,
         soak,
         only_mps: _,
+        only_node: _,
     } = options;
     let mut text = format!(
         "<!-- Written by `cargo xtask bench`: run it again rather than editing. -->\n\n# Benchmarks\n\n\
@@ -233,6 +234,7 @@ mod tests {
             outage: 75,
             soak: 10,
             only_mps: false,
+            only_node: false,
         };
         let text = render(&figures, &machine, options);
         for line in [

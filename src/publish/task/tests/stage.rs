@@ -169,7 +169,7 @@ impl Stage {
             status_sender,
         );
         let drained = CancellationToken::new();
-        let task = tokio::spawn(task.run(drained.clone()));
+        let task = tokio::spawn(task.run(drained.clone(), CancellationToken::new()));
         Self {
             fake,
             store,

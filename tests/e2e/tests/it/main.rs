@@ -10,6 +10,7 @@
 
 mod harness;
 mod leftovers;
+mod lifetime;
 mod mps;
 mod real_mps;
 mod unit;

@@ -8,7 +8,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// The agent.
 pub(super) const UNIT: &str = "gpushare.service";
-const CONFIG: &str = "\
+/// Where the driver's package puts it.
+pub(super) const NVML: &str = "/usr/lib/libnvidia-ml.so.1";
+pub(super) const CONFIG: &str = "\
 [node]
 instance_id = \"i-0node\"
 [publish]
@@ -147,8 +149,38 @@ fn a_wrong_configuration_is_not_tried_again_and_the_journal_says_what_is_wrong()
     assert!(journal.contains("sample.intervall"), "{journal}");
 }
 
+#[test]
+fn a_reload_uses_a_good_configuration_and_refuses_a_wrong_one_without_another_process() {
+    let node = Node::boot(&installed("reload"));
+    node.succeed(&["systemctl", "start", UNIT]);
+    wait_for_gpu(&node);
+    let pid = main_pid(&node);
+    let file = node.path("/etc/gpushare/config.toml");
+    fs_err::write(&file, CONFIG.replace("\"1s\"", "1")).unwrap();
+    assert_ne!(node.run(&["systemctl", "reload", UNIT]).code, 0);
+    let journal = node.journal(UNIT);
+    assert!(journal.contains("publish.interval"), "{journal}");
+    assert_eq!(node.property(UNIT, "ActiveState"), "active");
+
+    fs_err::write(&file, CONFIG.replace("\"1s\"", "\"2s\"")).unwrap();
+    node.succeed(&["systemctl", "reload", UNIT]);
+    assert_eq!(node.property(UNIT, "ActiveState"), "active");
+    let status = node.succeed(&["gpushare", "status"]);
+    assert!(status.contains("every 2s"), "{status}");
+    wait_for_gpu(&node);
+    assert_eq!(
+        (main_pid(&node), node.property(UNIT, "NRestarts").as_str()),
+        (pid, "0")
+    );
+}
+
 /// A node with the agent as a package installs it, not yet enabled, and one T4.
 pub(super) fn installed(name: &str) -> Spec {
+    without_driver(name).with_bind(fake_nvml::library_path(), NVML)
+}
+
+/// The same without NVML.
+pub(super) fn without_driver(name: &str) -> Spec {
     let product = repository().join("systemd");
     Spec::new(name)
         .with_bind(built("gpushare"), "/usr/bin/gpushare")
@@ -162,7 +194,6 @@ pub(super) fn installed(name: &str) -> Spec {
             "/usr/lib/tmpfiles.d/gpushare.conf",
             0o644,
         )
-        .with_bind(fake_nvml::library_path(), "/usr/lib/libnvidia-ml.so.1")
         .with_copy(
             repository().join("testkit/scenarios/g4dn.xlarge.toml"),
             "/etc/gpushare/scenario.toml",
@@ -177,7 +208,7 @@ pub(super) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn wait_for_gpu(node: &Node) {
+pub(super) fn wait_for_gpu(node: &Node) {
     node.wait_until("a healthy GPU", PATIENCE, || {
         let status = node.run(&["gpushare", "status"]).stdout;
         let mut gpus = status.lines().filter(|line| line.contains("Tesla T4"));
@@ -185,7 +216,7 @@ fn wait_for_gpu(node: &Node) {
     });
 }
 
-fn main_pid(node: &Node) -> u32 {
+pub(super) fn main_pid(node: &Node) -> u32 {
     node.property(UNIT, "MainPID").parse().unwrap()
 }
 
