@@ -62,6 +62,24 @@ impl Workspace {
         self.target.join(relative)
     }
 
+    /// Every file that is in the repository or about to be: tracked, and untracked but not ignored.
+    pub(crate) fn files(&self) -> anyhow::Result<Vec<String>> {
+        // A container often runs as another user than the checkout's owner, which git refuses without this.
+        let args = [
+            "-c",
+            "safe.directory=*",
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ];
+        let listed = stdout_of(self.program("git").args(args))
+            .context("list the repository's files; install git (Debian: apt-get install git)")?;
+        let present = |file: &&str| !file.is_empty() && self.path(file).is_file();
+        Ok(listed.split('\0').filter(present).map(str::to_owned).collect())
+    }
+
     /// `cargo ARGS…` in the repository root.
     pub(crate) fn cargo<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.program(cargo_path());

@@ -30,6 +30,7 @@ mod holder;
 mod inside;
 mod mps;
 mod node;
+mod packages;
 mod root;
 mod spec;
 
@@ -39,4 +40,5 @@ pub use error::Error;
 pub use inside::{Ran, Running};
 pub use mps::{REAL_MPS_VARIABLE, RealMps};
 pub use node::{Node, PATIENCE};
+pub use packages::{Edition, PACKAGES_VARIABLE, Packages};
 pub use spec::Spec;

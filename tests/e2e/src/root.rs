@@ -8,7 +8,8 @@ use std::process::Command;
 use crate::Error;
 use crate::cache::{need, succeed};
 
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps";
+/// `rpm` for the tests that install the package as Amazon Linux does.
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,rpm";
 const SUITE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";

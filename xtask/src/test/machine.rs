@@ -1,22 +1,26 @@
 //! What this machine has for the tests that need more than cargo, and what is done where it lacks it.
 //!
-//! Two things are needed by some tests: nodes that boot (root, namespaces, `systemd-nspawn`) and NVIDIA's own MPS
-//! control daemon (a download). As root on Debian missing packages are installed. A test whose need cannot be met is
+//! Three things are needed by some tests: nodes that boot (root, namespaces, `systemd-nspawn`), packages to install on
+//! them (nfpm, a download) and NVIDIA's own MPS control daemon (a download). As root on Debian missing packages are installed. A test whose need cannot be met is
 //! left out by name and with the reason; in CI, as root, that is an error.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use e2e::{Cache, REAL_MPS_VARIABLE};
+use e2e::{Cache, PACKAGES_VARIABLE, REAL_MPS_VARIABLE};
 
+use super::runner;
 use crate::workspace::{Workspace, succeed};
+use crate::{debian, dist};
 
 /// Tests that need what not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Group {
     /// They boot nodes: all of `tests/e2e/tests/it`.
     Nodes,
+    /// They install packages on nodes: `tests/e2e/tests/it/package`.
+    Packages,
     /// They mount a disk of their own: `_tmpfs_` stands in their name.
     Disks,
     /// They talk to NVIDIA's MPS, in any package: `real_mps` stands in their module or their name.
@@ -28,6 +32,7 @@ impl Group {
     pub(super) fn filter(self) -> &'static str {
         match self {
             Self::Nodes => "binary_id(e2e::it)",
+            Self::Packages => "binary_id(e2e::it) & test(/^package::/)",
             Self::Disks => "test(/_tmpfs_/)",
             Self::RealMps => "test(/real_mps/)",
         }
@@ -37,6 +42,7 @@ impl Group {
     pub(super) fn listed(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Self::Nodes => (&["-p", "e2e", "--test", "it"], &[]),
+            Self::Packages => (&["-p", "e2e", "--test", "it"], &["package::"]),
             Self::Disks => (&["-p", "gpushare", "--tests"], &["_tmpfs_"]),
             Self::RealMps => (&["--workspace", "--lib", "--bins", "--tests"], &["real_mps"]),
         }
@@ -46,6 +52,7 @@ impl Group {
     pub(super) fn skipped(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Self::Nodes => (&["--exclude", "e2e"], &[]),
+            Self::Packages => (&[], &["--skip", "package::"]),
             Self::Disks => (&[], &["--skip", "_tmpfs_"]),
             Self::RealMps => (&[], &["--skip", "real_mps"]),
         }
@@ -53,7 +60,7 @@ impl Group {
 }
 
 /// Programs and the packages of Debian that have them.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [debian::Program; 6] = [
     ("systemd-nspawn", "systemd-container"),
     ("mmdebstrap", "mmdebstrap"),
     ("unshare", "util-linux"),
@@ -71,6 +78,7 @@ const KEYRING: (&str, &str) = (
 #[derive(Debug, Default)]
 pub(super) struct Machine {
     real_mps: Option<PathBuf>,
+    packages: Option<PathBuf>,
     left_out: Vec<LeftOut>,
 }
 
@@ -90,8 +98,9 @@ impl Machine {
         let mut machine = Self::default();
         // The cache of the tests is beside this executable, in the same build output.
         let cache = Cache::of_this_build()?;
-        if let Err(error) = cache.prepare() {
-            machine.leave_out(Group::Nodes, error.chain());
+        match cache.prepare() {
+            Ok(()) => machine.prepare_packages(workspace)?,
+            Err(error) => machine.leave_out(Group::Nodes, error.chain()),
         }
         if let Err(error) = mount_a_disk() {
             machine.leave_out(Group::Disks, format!("no disk can be mounted here: {error:#}"));
@@ -101,6 +110,17 @@ impl Machine {
             Err(error) => machine.leave_out(Group::RealMps, error.chain()),
         }
         machine.refuse_gaps(expects_everything())
+    }
+
+    /// Makes the packages that tests install, of the agent that they are built with.
+    fn prepare_packages(&mut self, workspace: &Workspace) -> anyhow::Result<()> {
+        runner::build(workspace)?;
+        let folder = workspace.target("e2e/packages");
+        match dist::make_packages_of_tests(workspace, &folder) {
+            Ok(()) => self.packages = Some(folder),
+            Err(error) => self.leave_out(Group::Packages, format!("there are no packages: {error:#}")),
+        }
+        Ok(())
     }
 
     fn leave_out(&mut self, group: Group, reason: String) {
@@ -133,16 +153,21 @@ impl Machine {
         let gaps = self
             .left_out
             .iter()
-            .map(|gap| format!(" - {}", gap.group.filter()));
+            .map(|gap| format!(" - ({})", gap.group.filter()));
         wanted.to_owned() + &gaps.collect::<String>()
     }
 
     /// Tells the tests what was found.
     pub(super) fn tell(&self, command: &mut Command) {
-        match &self.real_mps {
-            Some(path) => command.env(REAL_MPS_VARIABLE, path),
-            None => command.env_remove(REAL_MPS_VARIABLE),
-        };
+        for (variable, found) in [
+            (REAL_MPS_VARIABLE, &self.real_mps),
+            (PACKAGES_VARIABLE, &self.packages),
+        ] {
+            match found {
+                Some(path) => command.env(variable, path),
+                None => command.env_remove(variable),
+            };
+        }
     }
 }
 
@@ -162,34 +187,10 @@ fn expects_everything() -> bool {
     std::env::var("CI").is_ok_and(|ci| ci == "true") && rustix::process::geteuid().is_root()
 }
 
-/// Installs what is missing, as root and where there is apt.
+/// Installs what boots nodes, as root and where there is apt.
 fn install(workspace: &Workspace) -> anyhow::Result<()> {
-    if !rustix::process::geteuid().is_root() || !has("apt-get") {
-        return Ok(());
-    }
-    let programs = PROGRAMS.iter().filter(|(program, _)| !has(program));
-    let mut packages: Vec<&str> = programs.map(|(_, package)| *package).collect();
-    if !std::path::Path::new(KEYRING.0).exists() {
-        packages.push(KEYRING.1);
-    }
-    if packages.is_empty() {
-        return Ok(());
-    }
-    println!("installing {}", packages.join(", "));
-    let apt = || {
-        let mut command = workspace.program("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        command
-    };
-    let install = ["install", "-y", "-qq", "--no-install-recommends"];
-    succeed(apt().args(["update", "-qq"]))
-        .and_then(|()| succeed(apt().args(install).args(&packages)))
-        .context("install what boots nodes for the end-to-end tests")
-}
-
-fn has(program: &str) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    let keyring = (!Path::new(KEYRING.0).exists()).then_some(KEYRING.1);
+    debian::install(workspace, &PROGRAMS, keyring.as_slice()).context("for the end-to-end tests")
 }
 
 #[cfg(test)]
@@ -209,11 +210,11 @@ mod tests {
         assert_eq!(machine(&[]).filter(false), "all()");
         assert_eq!(
             machine(&[Group::Nodes, Group::RealMps]).filter(false),
-            "all() - binary_id(e2e::it) - test(/real_mps/)"
+            "all() - (binary_id(e2e::it)) - (test(/real_mps/))"
         );
         assert_eq!(
             machine(&[Group::Nodes]).filter(true),
-            "(package(e2e) | test(/real_mps/)) - binary_id(e2e::it)"
+            "(package(e2e) | test(/real_mps/)) - (binary_id(e2e::it))"
         );
     }
 
@@ -230,20 +231,20 @@ mod tests {
 
     #[test]
     fn tests_are_told_of_what_was_found_and_of_nothing_else() {
-        let variable = |machine: &Machine| {
+        let variables = |machine: &Machine| {
             let mut command = Command::new("true");
             machine.tell(&mut command);
-            let (_, value) = command
-                .get_envs()
-                .find(|(name, _)| *name == REAL_MPS_VARIABLE)
-                .unwrap();
-            value.map(std::ffi::OsStr::to_owned)
+            [REAL_MPS_VARIABLE, PACKAGES_VARIABLE].map(|variable| {
+                let (_, value) = command.get_envs().find(|(name, _)| *name == variable).unwrap();
+                value.map(|value| value.to_str().unwrap().to_owned())
+            })
         };
-        assert_eq!(variable(&machine(&[Group::RealMps])), None);
+        assert_eq!(variables(&machine(&[Group::RealMps])), [None, None]);
         let found = Machine {
             real_mps: Some("/x".into()),
+            packages: Some("/y".into()),
             left_out: Vec::new(),
         };
-        assert_eq!(variable(&found), Some("/x".into()));
+        assert_eq!(variables(&found), [Some("/x".to_owned()), Some("/y".to_owned())]);
     }
 }
