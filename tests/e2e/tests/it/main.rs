@@ -11,5 +11,6 @@
 mod harness;
 mod leftovers;
 mod mps;
+mod package;
 mod real_mps;
 mod unit;

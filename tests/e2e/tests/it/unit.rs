@@ -19,7 +19,7 @@ groups = [\"host\", \"gpu\", \"agent\"]
 /// For every unit that asks for the GPUs.
 pub(super) const DROP_IN: &str = "\
 [Service]
-Environment=FAKE_NVML_SCENARIO=/etc/gpushare/scenario.toml AWS_EC2_METADATA_DISABLED=true
+Environment=FAKE_NVML_SCENARIO=/etc/fakes/scenario.toml AWS_EC2_METADATA_DISABLED=true
 ";
 /// `CAP_SYSLOG`, number 34, and nothing else.
 const ONE_CAPABILITY: &str = "0000000400000000";
@@ -150,7 +150,7 @@ fn a_wrong_configuration_is_not_tried_again_and_the_journal_says_what_is_wrong()
 /// A node with the agent as a package installs it, not yet enabled, and one T4.
 pub(super) fn installed(name: &str) -> Spec {
     let product = repository().join("systemd");
-    Spec::new(name)
+    bare(name)
         .with_bind(built("gpushare"), "/usr/bin/gpushare")
         .with_copy(
             product.join(UNIT),
@@ -162,13 +162,18 @@ pub(super) fn installed(name: &str) -> Spec {
             "/usr/lib/tmpfiles.d/gpushare.conf",
             0o644,
         )
+        .with_file("/etc/gpushare/config.toml", CONFIG, 0o644)
+}
+
+/// A node with one T4 and nothing of ours; the agent's unit will find the simulated driver.
+pub(super) fn bare(name: &str) -> Spec {
+    Spec::new(name)
         .with_bind(fake_nvml::library_path(), "/usr/lib/libnvidia-ml.so.1")
         .with_copy(
             repository().join("testkit/scenarios/g4dn.xlarge.toml"),
-            "/etc/gpushare/scenario.toml",
+            "/etc/fakes/scenario.toml",
             0o644,
         )
-        .with_file("/etc/gpushare/config.toml", CONFIG, 0o644)
         .with_file("/etc/systemd/system/gpushare.service.d/gpus.conf", DROP_IN, 0o644)
 }
 
