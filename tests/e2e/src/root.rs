@@ -37,7 +37,7 @@ pub(crate) fn recipe() -> Vec<String> {
 pub(crate) fn make(folder: &Path) -> Result<(), Error> {
     need("mmdebstrap", "mmdebstrap")?;
     need("unshare", "util-linux")?;
-    crate::mps::keyring()?;
+    crate::apt::keyring()?;
     // In namespaces of its own: an interrupted run leaves neither mounts nor processes.
     let unshare = [
         "--mount",

@@ -18,15 +18,18 @@ pub(super) struct Place {
     pub(super) output: PathBuf,
 }
 
+/// What is built, and by which compiler where it is not the usual one.
+pub(super) struct Target {
+    pub(super) architecture: Architecture,
+    pub(super) compiler: Option<PathBuf>,
+}
+
 /// Builds the agent there and returns its path.
-pub(super) fn release(
-    workspace: &Workspace,
-    place: &Place,
-    architecture: Architecture,
-) -> anyhow::Result<PathBuf> {
+pub(super) fn release(workspace: &Workspace, place: &Place, wanted: &Target) -> anyhow::Result<PathBuf> {
     let zig = Tool::Zig.fetch(workspace)?;
     let cache = place.output.join("cache");
-    let target = format!("{}.{GLIBC}", architecture.triple());
+    let triple = wanted.architecture.triple();
+    let target = format!("{triple}.{GLIBC}");
     let flags = [
         "zigbuild",
         "--locked",
@@ -49,21 +52,23 @@ pub(super) fn release(
         .env("CARGO_ZIGBUILD_ZIG_PATH", zig.join("ziglang/zig"))
         .env("CARGO_ZIGBUILD_CACHE_DIR", &cache)
         .env("ZIG_GLOBAL_CACHE_DIR", &cache);
+    if let Some(compiler) = &wanted.compiler {
+        build.env("RUSTC", compiler);
+    }
     succeed(&mut build)?;
-    Ok(place.output.join(architecture.triple()).join("release/gpushare"))
+    Ok(place.output.join(triple).join("release/gpushare"))
 }
 
 /// Every place that can stand in a binary, and what stands there instead. Where two fit rustc takes the last.
 fn places(workspace: &Workspace, place: &Place) -> anyhow::Result<Vec<(PathBuf, &'static str)>> {
     let sysroot = stdout_of(workspace.program("rustc").args(["--print", "sysroot"]))?;
     let sources = Path::new(sysroot.trim()).join("lib/rustlib/src/rust");
-    let mut places = vec![
+    Ok(vec![
         (cargo_home(), "/cargo"),
         (sources, "/rust"),
         (place.sources.clone(), "/gpushare"),
-    ];
-    places.push((place.output.clone(), "/gpushare/target"));
-    Ok(places)
+        (place.output.clone(), "/gpushare/target"),
+    ])
 }
 
 /// Where cargo unpacks the sources of dependencies.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail, ensure};
 
 use super::architecture::Architecture;
-use super::build::{self, Place};
+use super::build::{self, Place, Target};
 use super::nfpm::{self, CONFIG, FORMATS, Package};
 use super::{gate, standard_library};
 use crate::args::{Args, UsageError};
@@ -113,9 +113,13 @@ fn make(
     let built = if let Some(binary) = &options.binary {
         std::path::absolute(binary)?
     } else {
-        standard_library::prepare(workspace, architecture)?;
         println!("\n== {}", architecture.name());
-        build::release(workspace, place, architecture)?
+        let compiler = standard_library::prepare(workspace, architecture)?;
+        let target = Target {
+            architecture,
+            compiler,
+        };
+        build::release(workspace, place, &target)?
     };
     let wants =
         gate::pass(&fs_err::read(&built)?, architecture).with_context(|| format!("{}", built.display()))?;
@@ -178,16 +182,11 @@ fn table(folder: &Path, files: &[PathBuf], sums: &[String]) -> anyhow::Result<St
 fn verify(workspace: &Workspace, options: &Options, folder: &Path, made: &[PathBuf]) -> anyhow::Result<()> {
     println!("\n== everything once more, in another folder");
     let copy = tempfile::Builder::new().prefix("another-").tempdir_in(folder)?;
-    let sources = copy.path().join("sources");
-    for file in workspace.files()? {
-        let to = sources.join(&file);
-        fs_err::create_dir_all(to.parent().expect("it was joined one line above"))?;
-        fs_err::copy(workspace.path(&file), to)?;
-    }
     let place = Place {
+        sources: copy.path().join("sources"),
         output: copy.path().join("output"),
-        sources,
     };
+    copy_sources(workspace, &place.sources)?;
     let again = copy.path().join("packages");
     fs_err::create_dir_all(&again)?;
     for architecture in &options.architectures {
@@ -209,6 +208,15 @@ fn verify(workspace: &Workspace, options: &Options, folder: &Path, made: &[PathB
         different.join(", "),
         kept.display()
     )
+}
+
+fn copy_sources(workspace: &Workspace, to: &Path) -> anyhow::Result<()> {
+    for file in workspace.files()? {
+        let copy = to.join(&file);
+        fs_err::create_dir_all(copy.parent().expect("it was joined one line above"))?;
+        fs_err::copy(workspace.path(&file), copy)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

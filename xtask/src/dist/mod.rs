@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `command` | the command: what is built, in which order, and the table at the end |
 //! | `architecture` | the names that each tool has for an architecture |
-//! | `standard_library` | Rust's standard library for another architecture |
+//! | `standard_library`, `debian_rust` | Rust's standard library for another architecture, and where it is had |
 //! | `build` | the release binary, against the C library of Amazon Linux 2023 |
 //! | `gate` | refuses a binary that would not start there |
 //! | `nfpm` | the packages, by nfpm |
@@ -16,6 +16,7 @@
 mod architecture;
 mod build;
 mod command;
+mod debian_rust;
 mod gate;
 mod nfpm;
 mod standard_library;

@@ -1,8 +1,8 @@
 //! What this machine has for the tests that need more than cargo, and what is done where it lacks it.
 //!
 //! Three things are needed by some tests: nodes that boot (root, namespaces, `systemd-nspawn`), packages to install on
-//! them (nfpm, a download) and NVIDIA's own MPS control daemon (a download). As root on Debian missing packages are installed. A test whose need cannot be met is
-//! left out by name and with the reason; in CI, as root, that is an error.
+//! them (nfpm, a download) and NVIDIA's own MPS control daemon (a download). As root on Debian missing packages are
+//! installed. A test whose need cannot be met is left out by name and with the reason; in CI, as root, that is an error.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -211,6 +211,10 @@ mod tests {
         assert_eq!(
             machine(&[Group::Nodes, Group::RealMps]).filter(false),
             "all() - (binary_id(e2e::it)) - (test(/real_mps/))"
+        );
+        assert_eq!(
+            machine(&[Group::Packages]).filter(false),
+            "all() - (binary_id(e2e::it) & test(/^package::/))"
         );
         assert_eq!(
             machine(&[Group::Nodes]).filter(true),

@@ -1,8 +1,9 @@
-//! What the package managers refuse.
+//! What the package managers refuse, and what they must not.
 
-use e2e::{Edition, Node, Spec};
+use e2e::{Edition, Node, PATIENCE, Spec};
 
-use super::installer::{Installer, run, with_packages};
+use super::installer::{Installer, complaints, run, with_packages};
+use crate::unit::UNIT;
 
 #[test]
 fn another_architecture_and_missing_libraries_are_refused_and_nvidia_is_not_asked_for() {
@@ -28,4 +29,16 @@ fn another_architecture_and_missing_libraries_are_refused_and_nvidia_is_not_aske
         assert!(refused.stderr.contains(missing), "{refused:?}");
     }
     assert!(!node.path("/usr/bin/gpushare").exists());
+}
+
+#[test]
+fn a_node_without_a_driver_gets_an_agent_that_waits_for_one() {
+    let node = Node::boot(&with_packages(Spec::new("driverless")));
+    assert_eq!(complaints(&node, &Installer::Dpkg.install(Edition::Old)), [""; 0]);
+    assert_eq!(node.property(UNIT, "ActiveState"), "active");
+    node.wait_until("the missing driver in the status line", PATIENCE, || {
+        let line = node.property(UNIT, "StatusText");
+        line.contains("libnvidia-ml").then_some(())
+    });
+    assert_eq!(complaints(&node, &Installer::Dpkg.remove()), [""; 0]);
 }
