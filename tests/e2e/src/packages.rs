@@ -1,4 +1,4 @@
-//! The packages that tests install: of two versions, and of another architecture, as rpm and as deb.
+//! The packages that tests install: of several versions, and of another architecture, as rpm and as deb.
 //!
 //! `cargo xtask test` makes them of the debug build once it has built everything; it takes nfpm, a download.
 
@@ -22,11 +22,13 @@ pub enum Edition {
     New,
     /// The old one, for an architecture that this machine does not have.
     Foreign,
+    /// The version that the program itself tells, as in a release.
+    Current,
 }
 
 impl Edition {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Old, Self::New, Self::Foreign];
+    pub const ALL: [Self; 4] = [Self::Old, Self::New, Self::Foreign, Self::Current];
 
     /// Its version.
     #[must_use]
@@ -34,6 +36,7 @@ impl Edition {
         match self {
             Self::Old | Self::Foreign => "1.0.0",
             Self::New => "1.1.0",
+            Self::Current => env!("CARGO_PKG_VERSION"),
         }
     }
 
@@ -44,6 +47,7 @@ impl Edition {
             Self::Old => "old",
             Self::New => "new",
             Self::Foreign => "foreign",
+            Self::Current => "current",
         };
         format!("{name}.{format}")
     }

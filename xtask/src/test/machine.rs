@@ -1,14 +1,15 @@
 //! What this machine has for the tests that need more than cargo, and what is done where it lacks it.
 //!
-//! Three things are needed by some tests: nodes that boot (root, namespaces, `systemd-nspawn`), packages to install on
-//! them (nfpm, a download) and NVIDIA's own MPS control daemon (a download). As root on Debian missing packages are
-//! installed. A test whose need cannot be met is left out by name and with the reason; in CI, as root, that is an error.
+//! Four things are needed by some tests: nodes that boot (root, namespaces, `systemd-nspawn`), packages to install on
+//! them (nfpm), what the image is rehearsed with, and NVIDIA's own MPS control daemon (downloads). As root on Debian
+//! missing packages are installed. A test whose need cannot be met is left out by name and with the reason; in CI, as
+//! root, that is an error.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
-use e2e::{Cache, PACKAGES_VARIABLE, REAL_MPS_VARIABLE};
+use e2e::{Cache, IMAGE_TOOLS_VARIABLE, PACKAGES_VARIABLE, REAL_MPS_VARIABLE};
 
 use super::runner;
 use crate::workspace::{Workspace, succeed};
@@ -19,12 +20,14 @@ use crate::{debian, dist};
 pub(super) enum Group {
     /// They boot nodes: all of `tests/e2e/tests/it`.
     Nodes,
-    /// They install packages on nodes: `tests/e2e/tests/it/package`.
+    /// They install packages on nodes: `package` and `image` in `tests/e2e/tests/it`.
     Packages,
     /// They mount a disk of their own: `_tmpfs_` stands in their name.
     Disks,
     /// They talk to NVIDIA's MPS, in any package: `real_mps` stands in their module or their name.
     RealMps,
+    /// They run packer, or EC2 as moto plays it: `tests/e2e/tests/it/image`.
+    Image,
 }
 
 impl Group {
@@ -32,9 +35,10 @@ impl Group {
     pub(super) fn filter(self) -> &'static str {
         match self {
             Self::Nodes => "binary_id(e2e::it)",
-            Self::Packages => "binary_id(e2e::it) & test(/^package::/)",
+            Self::Packages => "binary_id(e2e::it) & test(/^(package|image)::/)",
             Self::Disks => "test(/_tmpfs_/)",
             Self::RealMps => "test(/real_mps/)",
+            Self::Image => "binary_id(e2e::it) & test(/^image::/)",
         }
     }
 
@@ -42,9 +46,10 @@ impl Group {
     pub(super) fn listed(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Self::Nodes => (&["-p", "e2e", "--test", "it"], &[]),
-            Self::Packages => (&["-p", "e2e", "--test", "it"], &["package::"]),
+            Self::Packages => (&["-p", "e2e", "--test", "it"], &["package::", "image::"]),
             Self::Disks => (&["-p", "gpushare", "--tests"], &["_tmpfs_"]),
             Self::RealMps => (&["--workspace", "--lib", "--bins", "--tests"], &["real_mps"]),
+            Self::Image => (&["-p", "e2e", "--test", "it"], &["image::"]),
         }
     }
 
@@ -52,9 +57,10 @@ impl Group {
     pub(super) fn skipped(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Self::Nodes => (&["--exclude", "e2e"], &[]),
-            Self::Packages => (&[], &["--skip", "package::"]),
+            Self::Packages => (&[], &["--skip", "package::", "--skip", "image::"]),
             Self::Disks => (&[], &["--skip", "_tmpfs_"]),
             Self::RealMps => (&[], &["--skip", "real_mps"]),
+            Self::Image => (&[], &["--skip", "image::"]),
         }
     }
 }
@@ -74,10 +80,14 @@ const KEYRING: (&str, &str) = (
     "debian-archive-keyring",
 );
 
+/// Python, with what makes environments: Debian has that in a package of its own.
+const PYTHON: &str = "python3-venv";
+
 /// What the tests get, and which of them are left out.
 #[derive(Debug, Default)]
 pub(super) struct Machine {
     real_mps: Option<PathBuf>,
+    image_tools: Option<PathBuf>,
     packages: Option<PathBuf>,
     left_out: Vec<LeftOut>,
 }
@@ -108,6 +118,10 @@ impl Machine {
         match cache.prepare_real_mps() {
             Ok(mps) => machine.real_mps = Some(mps.control().to_owned()),
             Err(error) => machine.leave_out(Group::RealMps, error.chain()),
+        }
+        match cache.prepare_image_tools() {
+            Ok(tools) => machine.image_tools = Some(tools.folder().to_owned()),
+            Err(error) => machine.leave_out(Group::Image, error.chain()),
         }
         machine.refuse_gaps(expects_everything())
     }
@@ -161,6 +175,7 @@ impl Machine {
     pub(super) fn tell(&self, command: &mut Command) {
         for (variable, found) in [
             (REAL_MPS_VARIABLE, &self.real_mps),
+            (IMAGE_TOOLS_VARIABLE, &self.image_tools),
             (PACKAGES_VARIABLE, &self.packages),
         ] {
             match found {
@@ -190,7 +205,17 @@ fn expects_everything() -> bool {
 /// Installs what boots nodes, as root and where there is apt.
 fn install(workspace: &Workspace) -> anyhow::Result<()> {
     let keyring = (!Path::new(KEYRING.0).exists()).then_some(KEYRING.1);
-    debian::install(workspace, &PROGRAMS, keyring.as_slice()).context("for the end-to-end tests")
+    let python = (!makes_environments()).then_some(PYTHON);
+    let more: Vec<&str> = keyring.into_iter().chain(python).collect();
+    debian::install(workspace, &PROGRAMS, &more).context("for the end-to-end tests")
+}
+
+fn makes_environments() -> bool {
+    let mut python = Command::new("python3");
+    python
+        .args(["-c", "import ensurepip, venv"])
+        .stderr(Stdio::null());
+    python.status().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
@@ -214,7 +239,7 @@ mod tests {
         );
         assert_eq!(
             machine(&[Group::Packages]).filter(false),
-            "all() - (binary_id(e2e::it) & test(/^package::/))"
+            "all() - (binary_id(e2e::it) & test(/^(package|image)::/))"
         );
         assert_eq!(
             machine(&[Group::Nodes]).filter(true),
@@ -238,17 +263,21 @@ mod tests {
         let variables = |machine: &Machine| {
             let mut command = Command::new("true");
             machine.tell(&mut command);
-            [REAL_MPS_VARIABLE, PACKAGES_VARIABLE].map(|variable| {
+            [REAL_MPS_VARIABLE, IMAGE_TOOLS_VARIABLE, PACKAGES_VARIABLE].map(|variable| {
                 let (_, value) = command.get_envs().find(|(name, _)| *name == variable).unwrap();
                 value.map(|value| value.to_str().unwrap().to_owned())
             })
         };
-        assert_eq!(variables(&machine(&[Group::RealMps])), [None, None]);
+        assert_eq!(variables(&machine(&[Group::RealMps])), [None, None, None]);
         let found = Machine {
             real_mps: Some("/x".into()),
-            packages: Some("/y".into()),
+            image_tools: Some("/y".into()),
+            packages: Some("/z".into()),
             left_out: Vec::new(),
         };
-        assert_eq!(variables(&found), [Some("/x".to_owned()), Some("/y".to_owned())]);
+        assert_eq!(
+            variables(&found),
+            ["/x", "/y", "/z"].map(|path| Some(path.to_owned()))
+        );
     }
 }
