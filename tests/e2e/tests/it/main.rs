@@ -9,6 +9,7 @@
 )]
 
 mod harness;
+mod image;
 mod leftovers;
 mod mps;
 mod package;
