@@ -1,4 +1,4 @@
-//! What a developer and CI run in this repository: `cargo xtask test | gen | demo | bench`.
+//! What a developer and CI run in this repository: `cargo xtask test | gen | demo | dist | bench`.
 //!
 //! Job: one entry point whose commands work in a fresh clone with nothing but cargo and a C compiler; what else they
 //! need they fetch into `target/tools` or name exactly.
@@ -15,8 +15,11 @@
 mod agent;
 mod args;
 mod bench;
+mod debian;
 mod demo;
+mod dist;
 mod generate;
+mod python;
 mod test;
 mod workspace;
 
@@ -38,6 +41,12 @@ Usage: cargo xtask COMMAND [OPTIONS]
            --seconds N     stop by itself after N seconds (default: until Ctrl-C)
            --outage        let CloudWatch refuse connections for 15 s
            --fake          simulate the GPUs even where there is a driver
+  dist   build the release and make rpm and deb of it in target/dist, with their SHA-256
+           --target ARCH   x86_64 or aarch64 alone (default: both)
+           --verify        make everything a second time in another folder and compare
+           --binary PATH   package this binary and build none (default architecture: this machine's)
+           --package-version V
+                           its version in the packages (default: the workspace's)
   bench  measure the release build and write docs/benchmarks.md
            --minutes N     length of one steady run (default 10)
            --runs N        number of steady runs (default 3)
@@ -74,6 +83,7 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         "test" => test::run(&Workspace::find()?, &test::Options::parse(args)?),
         "gen" => generate::run(&Workspace::find()?, &generate::Options::parse(args)?),
         "demo" => demo::run(&Workspace::find()?, &demo::Options::parse(args)?),
+        "dist" => dist::run(&Workspace::find()?, &dist::Options::parse(args)?),
         "bench" => bench::run(&Workspace::find()?, bench::Options::parse(args)?),
         other => Err(UsageError::new(format!("unknown command `{other}`")).into()),
     }

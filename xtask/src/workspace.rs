@@ -62,6 +62,49 @@ impl Workspace {
         self.target.join(relative)
     }
 
+    /// The folder of a tool in `target/tools`, which `make` fills if there is none yet. It is there whole or not at all.
+    pub(crate) fn tool(
+        &self,
+        name: &str,
+        make: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<PathBuf> {
+        let tools = self.target("tools");
+        let folder = tools.join(name);
+        if folder.exists() {
+            return Ok(folder);
+        }
+        fs_err::create_dir_all(&tools)?;
+        let unfinished = tempfile::Builder::new()
+            .prefix("unfinished-")
+            .tempdir_in(&tools)?;
+        make(unfinished.path())?;
+        // Another run may have been quicker; its folder is as good.
+        let renamed = fs_err::rename(unfinished.path(), &folder);
+        if folder.exists() {
+            Ok(folder)
+        } else {
+            renamed.map(|()| folder).map_err(Into::into)
+        }
+    }
+
+    /// Every file that is in the repository or about to be: tracked, and untracked but not ignored.
+    pub(crate) fn files(&self) -> anyhow::Result<Vec<String>> {
+        // A container often runs as another user than the checkout's owner, which git refuses without this.
+        let args = [
+            "-c",
+            "safe.directory=*",
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ];
+        let listed = stdout_of(self.program("git").args(args))
+            .context("list the repository's files; install git (Debian: apt-get install git)")?;
+        let present = |file: &&str| !file.is_empty() && self.path(file).is_file();
+        Ok(listed.split('\0').filter(present).map(str::to_owned).collect())
+    }
+
     /// `cargo ARGS…` in the repository root.
     pub(crate) fn cargo<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.program(cargo_path());

@@ -62,7 +62,22 @@ fn newer_source(folder: &Path, than: SystemTime) -> Option<PathBuf> {
     })
 }
 
-fn changed(path: &Path) -> Option<SystemTime> {
+/// When the file below a folder that changed last did so.
+pub(crate) fn newest(folder: &Path) -> Option<SystemTime> {
+    let entries = fs_err::read_dir(folder).ok()?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths
+        .filter_map(|path| {
+            if path.is_dir() {
+                newest(&path)
+            } else {
+                changed(&path)
+            }
+        })
+        .max()
+}
+
+pub(crate) fn changed(path: &Path) -> Option<SystemTime> {
     fs_err::metadata(path).ok()?.modified().ok()
 }
 

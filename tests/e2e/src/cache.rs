@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::image_tools::{self, ImageTools};
 use crate::mps::{self, RealMps};
 use crate::{Error, Node, Spec, root};
 
@@ -47,6 +48,11 @@ impl Cache {
     pub fn prepare_real_mps(&self) -> Result<RealMps, Error> {
         let folder = self.entry("mps", &mps::recipe(), mps::fetch)?;
         RealMps::at(&folder.join(mps::CONTROL))
+    }
+
+    /// Fetches what the tests of the image are driven with.
+    pub fn prepare_image_tools(&self) -> Result<ImageTools, Error> {
+        ImageTools::at(&self.entry("tools", &image_tools::recipe(), image_tools::fetch)?)
     }
 
     /// The root file system below every node.

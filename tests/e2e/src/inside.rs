@@ -1,4 +1,4 @@
-//! Commands in a node, by `nsenter`.
+//! Commands in a node, and beside it, by `nsenter`.
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -37,7 +37,36 @@ pub(crate) fn command(leader: u32, arguments: &[&str]) -> Command {
     command
         .arg(format!("--target={leader}"))
         .args(["--all", "--"])
-        .args(arguments)
+        .args(arguments);
+    log_in(&mut command);
+    command
+}
+
+/// `wanted` on this machine, but with the network of the process `leader`; it dies with the process `keeper`, the first
+/// of its namespace of processes.
+pub(crate) fn beside(keeper: u32, leader: u32, wanted: &Command) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--target={keeper}"))
+        .args(["--pid", &format!("--net=/proc/{leader}/ns/net"), "--"])
+        .arg(wanted.get_program())
+        .args(wanted.get_args());
+    log_in(&mut command);
+    for (name, value) in wanted.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    if let Some(folder) = wanted.get_current_dir() {
+        command.current_dir(folder);
+    }
+    command
+}
+
+/// The environment of a login, and nothing to read.
+fn log_in(command: &mut Command) {
+    command
         .env_clear()
         .env(
             "PATH",
@@ -46,7 +75,6 @@ pub(crate) fn command(leader: u32, arguments: &[&str]) -> Command {
         .env("LC_ALL", "C.UTF-8")
         .env("HOME", concat!("/", "root"))
         .stdin(Stdio::null());
-    command
 }
 
 impl Running {

@@ -9,8 +9,9 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | `cache` | what is fetched once: the root file system below every node, NVIDIA's MPS |
-//! | `root`, `mps` | how each of them is made |
+//! | `cache` | what is fetched once: the root file system below every node, NVIDIA's MPS, packer |
+//! | `root`, `mps`, `image_tools` | how each of them is made |
+//! | `apt` | packages of Debian, fetched and not installed |
 //! | `spec` | what a node is made of |
 //! | `holder` | namespaces and mounts, by `holder.sh`: the part that cleans up |
 //! | `node` | the node itself |
@@ -22,21 +23,27 @@
     reason = "a harness: what a test needs and does not get ends the test, and the message says why"
 )]
 
+mod apt;
 mod built;
 mod cache;
 mod error;
 mod family;
 mod holder;
+mod image_tools;
 mod inside;
 mod mps;
 mod node;
+mod packages;
 mod root;
 mod spec;
 
+pub use apt::Apt;
 pub use built::built;
 pub use cache::Cache;
 pub use error::Error;
+pub use image_tools::{IMAGE_TOOLS_VARIABLE, ImageTools};
 pub use inside::{Ran, Running};
 pub use mps::{REAL_MPS_VARIABLE, RealMps};
 pub use node::{Node, PATIENCE};
+pub use packages::{Edition, PACKAGES_VARIABLE, Packages};
 pub use spec::Spec;

@@ -5,10 +5,9 @@
 //! part of this project.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::Error;
-use crate::cache::{need, succeed};
+use crate::apt::{ARCHIVE, Apt};
 
 /// Where `cargo xtask test` puts the path of the control program for the tests that need it.
 pub const REAL_MPS_VARIABLE: &str = "GPUSHARE_TEST_REAL_MPS";
@@ -17,7 +16,6 @@ pub const REAL_MPS_VARIABLE: &str = "GPUSHARE_TEST_REAL_MPS";
 pub(crate) const CONTROL: &str = "nvidia-cuda-mps-control";
 const SERVER: &str = "nvidia-cuda-mps-server";
 const SUITE: &str = "trixie";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The control daemon and the server, side by side in one folder: the daemon looks for the server in `PATH`.
 #[derive(Clone, Debug)]
@@ -80,31 +78,11 @@ pub(crate) fn recipe() -> Vec<String> {
     [SUITE, "non-free", "nvidia-cuda-mps"].map(str::to_owned).to_vec()
 }
 
-/// Debian's signatures, by which both downloads are checked.
-pub(crate) fn keyring() -> Result<(), Error> {
-    if Path::new(KEYRING).is_file() {
-        return Ok(());
-    }
-    let mend = "install it (Debian: apt-get install debian-archive-keyring)".to_owned();
-    Err(Error::NoFile {
-        path: KEYRING.into(),
-        mend,
-    })
-}
-
-/// `apt-get download` with lists, cache and configuration of its own; needs no root.
+/// Takes the two programs out of their package; needs no root.
 pub(crate) fn fetch(folder: &Path) -> Result<(), Error> {
-    need("apt-get", "apt")?;
-    need("dpkg-deb", "dpkg")?;
-    keyring()?;
-    let apt = Apt::new(folder)?;
-    apt.run("update")?;
-    apt.run("download")?;
-    let package = apt.package()?;
-    let unpacked = apt.folder.join("unpacked");
-    let mut unpack = Command::new("dpkg-deb");
-    unpack.arg("-x").arg(&package).arg(&unpacked);
-    succeed("unpack NVIDIA's MPS", &mut unpack)?;
+    let apt = Apt::new(&folder.join("apt"), &[(ARCHIVE, SUITE, "non-free")], &[])?;
+    let unpacked = apt.folder().join("unpacked");
+    apt.unpack(&["nvidia-cuda-mps"], &unpacked)?;
     for from in [
         unpacked.join("usr/bin").join(CONTROL),
         unpacked.join("usr/sbin").join(SERVER),
@@ -113,56 +91,5 @@ pub(crate) fn fetch(folder: &Path) -> Result<(), Error> {
         fs_err::rename(&from, folder.join(name))
             .map_err(Error::io("take NVIDIA's MPS out of its package"))?;
     }
-    fs_err::remove_dir_all(&apt.folder).map_err(Error::io("remove apt's files"))
-}
-
-/// A world of its own for apt: the machine's sources, lists and packages stay as they are.
-struct Apt {
-    folder: PathBuf,
-}
-
-impl Apt {
-    fn new(folder: &Path) -> Result<Self, Error> {
-        let folder = folder.join("apt");
-        let write = || -> std::io::Result<()> {
-            for name in ["lists/partial", "cache/archives/partial"] {
-                fs_err::create_dir_all(folder.join(name))?;
-            }
-            fs_err::write(folder.join("status"), "")?;
-            let source = format!("deb [signed-by={KEYRING}] http://deb.debian.org/debian {SUITE} non-free\n");
-            fs_err::write(folder.join("sources.list"), source)?;
-            let here = folder.display();
-            let settings = format!(
-                "Dir::State \"{here}\";\nDir::State::lists \"{here}/lists\";\nDir::State::status \"{here}/status\";\n\
-                 Dir::Cache \"{here}/cache\";\nDir::Etc::sourcelist \"{here}/sources.list\";\n\
-                 Dir::Etc::sourceparts \"-\";\nDir::Etc::preferences \"-\";\nDir::Etc::preferencesparts \"-\";\n\
-                 Acquire::Languages \"none\";\nAcquire::Retries \"3\";\nAPT::Sandbox::User \"\";\n"
-            );
-            fs_err::write(folder.join("apt.conf"), settings)
-        };
-        write().map_err(Error::io("give apt a world of its own"))?;
-        Ok(Self { folder })
-    }
-
-    fn run(&self, verb: &str) -> Result<(), Error> {
-        let mut command = Command::new("apt-get");
-        // Besides the machine's own settings: a proxy that stands there is used.
-        command.env("APT_CONFIG", self.folder.join("apt.conf"));
-        command.current_dir(&self.folder).args(["-q", verb]);
-        if verb == "download" {
-            command.arg("nvidia-cuda-mps");
-        }
-        succeed("download NVIDIA's MPS", &mut command).map(drop)
-    }
-
-    fn package(&self) -> Result<PathBuf, Error> {
-        let entries =
-            fs_err::read_dir(&self.folder).map_err(Error::io("look for the package of NVIDIA's MPS"))?;
-        let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        let package = paths.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-        package.ok_or_else(|| Error::NoFile {
-            path: self.folder.join("nvidia-cuda-mps.deb"),
-            mend: "apt-get said that it was downloaded; try again".to_owned(),
-        })
-    }
+    apt.remove()
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::cache::tail;
@@ -145,6 +146,22 @@ impl Node {
         Running::start(inside::command(leader, arguments))
     }
 
+    /// Starts a program of this machine beside the node: it has this machine's files and the node's network, so that
+    /// 127.0.0.1 is the node's, and ends at the latest when the node is gone.
+    ///
+    /// Of the command count program, arguments, environment (which is otherwise that of a login) and folder.
+    ///
+    /// # Panics
+    /// When the node is switched off.
+    #[must_use]
+    #[track_caller]
+    pub fn beside(&self, command: &Command) -> Running {
+        let (Some(leader), Some(keeper)) = (self.leader, self.keeper()) else {
+            self.fail("the node is switched off");
+        };
+        Running::start(inside::beside(keeper, leader, command))
+    }
+
     /// Everything that a unit wrote, over all boots, one message a line.
     #[must_use]
     #[track_caller]
@@ -257,9 +274,14 @@ impl Node {
 
     /// The node's disk, mounted for the holder alone.
     fn disk(&self) -> PathBuf {
-        let keeper = Family::of(self.holder.pid()).first(HOLDER_DEPTH);
+        let keeper = self.keeper();
         let keeper = keeper.unwrap_or_else(|| panic!("the holder of node {} is gone", self.name));
         self.holder.disk_through(keeper)
+    }
+
+    /// The PID 1 that the node hangs on, in this machine's numbers.
+    fn keeper(&self) -> Option<u32> {
+        Family::of(self.holder.pid()).first(HOLDER_DEPTH)
     }
 }
 

@@ -8,7 +8,9 @@ use std::process::Command;
 use crate::Error;
 use crate::cache::{need, succeed};
 
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps";
+/// `rpm` for the tests that install the package as Amazon Linux does; `openssh-server` and `sudo` for the rehearsal of the
+/// image, which logs in as packer does.
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,rpm,openssh-server,sudo";
 const SUITE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -26,6 +28,8 @@ pub(crate) fn recipe() -> Vec<String> {
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
+        // Only tests that log in start it, and each node has its own keys.
+        "--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_* && systemctl --quiet --root=\"$1\" disable ssh.service",
         // What is this machine's, and the identity that each node finds for itself at its first boot.
         "--customize-hook=rm -f \"$1/etc/resolv.conf\" \"$1/etc/hostname\" && : >\"$1/etc/machine-id\"",
         SUITE,
@@ -36,7 +40,7 @@ pub(crate) fn recipe() -> Vec<String> {
 pub(crate) fn make(folder: &Path) -> Result<(), Error> {
     need("mmdebstrap", "mmdebstrap")?;
     need("unshare", "util-linux")?;
-    crate::mps::keyring()?;
+    crate::apt::keyring()?;
     // In namespaces of its own: an interrupted run leaves neither mounts nor processes.
     let unshare = [
         "--mount",

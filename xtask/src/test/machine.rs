@@ -1,26 +1,33 @@
 //! What this machine has for the tests that need more than cargo, and what is done where it lacks it.
 //!
-//! Two things are needed by some tests: nodes that boot (root, namespaces, `systemd-nspawn`) and NVIDIA's own MPS
-//! control daemon (a download). As root on Debian missing packages are installed. A test whose need cannot be met is
-//! left out by name and with the reason; in CI, as root, that is an error.
+//! Four things are needed by some tests: nodes that boot (root, namespaces, `systemd-nspawn`), packages to install on
+//! them (nfpm), what the image is rehearsed with, and NVIDIA's own MPS control daemon (downloads). As root on Debian
+//! missing packages are installed. A test whose need cannot be met is left out by name and with the reason; in CI, as
+//! root, that is an error.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
-use e2e::{Cache, REAL_MPS_VARIABLE};
+use e2e::{Cache, IMAGE_TOOLS_VARIABLE, PACKAGES_VARIABLE, REAL_MPS_VARIABLE};
 
+use super::runner;
 use crate::workspace::{Workspace, succeed};
+use crate::{debian, dist};
 
 /// Tests that need what not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Group {
     /// They boot nodes: all of `tests/e2e/tests/it`.
     Nodes,
+    /// They install packages on nodes: `package` and `image` in `tests/e2e/tests/it`.
+    Packages,
     /// They mount a disk of their own: `_tmpfs_` stands in their name.
     Disks,
     /// They talk to NVIDIA's MPS, in any package: `real_mps` stands in their module or their name.
     RealMps,
+    /// They run packer, or EC2 as moto plays it: `tests/e2e/tests/it/image`.
+    Image,
 }
 
 impl Group {
@@ -28,8 +35,10 @@ impl Group {
     pub(super) fn filter(self) -> &'static str {
         match self {
             Self::Nodes => "binary_id(e2e::it)",
+            Self::Packages => "binary_id(e2e::it) & test(/^(package|image)::/)",
             Self::Disks => "test(/_tmpfs_/)",
             Self::RealMps => "test(/real_mps/)",
+            Self::Image => "binary_id(e2e::it) & test(/^image::/)",
         }
     }
 
@@ -37,8 +46,10 @@ impl Group {
     pub(super) fn listed(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Self::Nodes => (&["-p", "e2e", "--test", "it"], &[]),
+            Self::Packages => (&["-p", "e2e", "--test", "it"], &["package::", "image::"]),
             Self::Disks => (&["-p", "gpushare", "--tests"], &["_tmpfs_"]),
             Self::RealMps => (&["--workspace", "--lib", "--bins", "--tests"], &["real_mps"]),
+            Self::Image => (&["-p", "e2e", "--test", "it"], &["image::"]),
         }
     }
 
@@ -46,14 +57,16 @@ impl Group {
     pub(super) fn skipped(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Self::Nodes => (&["--exclude", "e2e"], &[]),
+            Self::Packages => (&[], &["--skip", "package::", "--skip", "image::"]),
             Self::Disks => (&[], &["--skip", "_tmpfs_"]),
             Self::RealMps => (&[], &["--skip", "real_mps"]),
+            Self::Image => (&[], &["--skip", "image::"]),
         }
     }
 }
 
 /// Programs and the packages of Debian that have them.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [debian::Program; 6] = [
     ("systemd-nspawn", "systemd-container"),
     ("mmdebstrap", "mmdebstrap"),
     ("unshare", "util-linux"),
@@ -67,10 +80,15 @@ const KEYRING: (&str, &str) = (
     "debian-archive-keyring",
 );
 
+/// Python, with what makes environments: Debian has that in a package of its own.
+const PYTHON: &str = "python3-venv";
+
 /// What the tests get, and which of them are left out.
 #[derive(Debug, Default)]
 pub(super) struct Machine {
     real_mps: Option<PathBuf>,
+    image_tools: Option<PathBuf>,
+    packages: Option<PathBuf>,
     left_out: Vec<LeftOut>,
 }
 
@@ -90,8 +108,9 @@ impl Machine {
         let mut machine = Self::default();
         // The cache of the tests is beside this executable, in the same build output.
         let cache = Cache::of_this_build()?;
-        if let Err(error) = cache.prepare() {
-            machine.leave_out(Group::Nodes, error.chain());
+        match cache.prepare() {
+            Ok(()) => machine.prepare_packages(workspace)?,
+            Err(error) => machine.leave_out(Group::Nodes, error.chain()),
         }
         if let Err(error) = mount_a_disk() {
             machine.leave_out(Group::Disks, format!("no disk can be mounted here: {error:#}"));
@@ -100,7 +119,22 @@ impl Machine {
             Ok(mps) => machine.real_mps = Some(mps.control().to_owned()),
             Err(error) => machine.leave_out(Group::RealMps, error.chain()),
         }
+        match cache.prepare_image_tools() {
+            Ok(tools) => machine.image_tools = Some(tools.folder().to_owned()),
+            Err(error) => machine.leave_out(Group::Image, error.chain()),
+        }
         machine.refuse_gaps(expects_everything())
+    }
+
+    /// Makes the packages that tests install, of the agent that they are built with.
+    fn prepare_packages(&mut self, workspace: &Workspace) -> anyhow::Result<()> {
+        runner::build(workspace)?;
+        let folder = workspace.target("e2e/packages");
+        match dist::make_packages_of_tests(workspace, &folder) {
+            Ok(()) => self.packages = Some(folder),
+            Err(error) => self.leave_out(Group::Packages, format!("there are no packages: {error:#}")),
+        }
+        Ok(())
     }
 
     fn leave_out(&mut self, group: Group, reason: String) {
@@ -133,16 +167,22 @@ impl Machine {
         let gaps = self
             .left_out
             .iter()
-            .map(|gap| format!(" - {}", gap.group.filter()));
+            .map(|gap| format!(" - ({})", gap.group.filter()));
         wanted.to_owned() + &gaps.collect::<String>()
     }
 
     /// Tells the tests what was found.
     pub(super) fn tell(&self, command: &mut Command) {
-        match &self.real_mps {
-            Some(path) => command.env(REAL_MPS_VARIABLE, path),
-            None => command.env_remove(REAL_MPS_VARIABLE),
-        };
+        for (variable, found) in [
+            (REAL_MPS_VARIABLE, &self.real_mps),
+            (IMAGE_TOOLS_VARIABLE, &self.image_tools),
+            (PACKAGES_VARIABLE, &self.packages),
+        ] {
+            match found {
+                Some(path) => command.env(variable, path),
+                None => command.env_remove(variable),
+            };
+        }
     }
 }
 
@@ -162,34 +202,20 @@ fn expects_everything() -> bool {
     std::env::var("CI").is_ok_and(|ci| ci == "true") && rustix::process::geteuid().is_root()
 }
 
-/// Installs what is missing, as root and where there is apt.
+/// Installs what boots nodes, as root and where there is apt.
 fn install(workspace: &Workspace) -> anyhow::Result<()> {
-    if !rustix::process::geteuid().is_root() || !has("apt-get") {
-        return Ok(());
-    }
-    let programs = PROGRAMS.iter().filter(|(program, _)| !has(program));
-    let mut packages: Vec<&str> = programs.map(|(_, package)| *package).collect();
-    if !std::path::Path::new(KEYRING.0).exists() {
-        packages.push(KEYRING.1);
-    }
-    if packages.is_empty() {
-        return Ok(());
-    }
-    println!("installing {}", packages.join(", "));
-    let apt = || {
-        let mut command = workspace.program("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        command
-    };
-    let install = ["install", "-y", "-qq", "--no-install-recommends"];
-    succeed(apt().args(["update", "-qq"]))
-        .and_then(|()| succeed(apt().args(install).args(&packages)))
-        .context("install what boots nodes for the end-to-end tests")
+    let keyring = (!Path::new(KEYRING.0).exists()).then_some(KEYRING.1);
+    let python = (!makes_environments()).then_some(PYTHON);
+    let more: Vec<&str> = keyring.into_iter().chain(python).collect();
+    debian::install(workspace, &PROGRAMS, &more).context("for the end-to-end tests")
 }
 
-fn has(program: &str) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+fn makes_environments() -> bool {
+    let mut python = Command::new("python3");
+    python
+        .args(["-c", "import ensurepip, venv"])
+        .stderr(Stdio::null());
+    python.status().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
@@ -209,11 +235,15 @@ mod tests {
         assert_eq!(machine(&[]).filter(false), "all()");
         assert_eq!(
             machine(&[Group::Nodes, Group::RealMps]).filter(false),
-            "all() - binary_id(e2e::it) - test(/real_mps/)"
+            "all() - (binary_id(e2e::it)) - (test(/real_mps/))"
+        );
+        assert_eq!(
+            machine(&[Group::Packages]).filter(false),
+            "all() - (binary_id(e2e::it) & test(/^(package|image)::/))"
         );
         assert_eq!(
             machine(&[Group::Nodes]).filter(true),
-            "(package(e2e) | test(/real_mps/)) - binary_id(e2e::it)"
+            "(package(e2e) | test(/real_mps/)) - (binary_id(e2e::it))"
         );
     }
 
@@ -230,20 +260,24 @@ mod tests {
 
     #[test]
     fn tests_are_told_of_what_was_found_and_of_nothing_else() {
-        let variable = |machine: &Machine| {
+        let variables = |machine: &Machine| {
             let mut command = Command::new("true");
             machine.tell(&mut command);
-            let (_, value) = command
-                .get_envs()
-                .find(|(name, _)| *name == REAL_MPS_VARIABLE)
-                .unwrap();
-            value.map(std::ffi::OsStr::to_owned)
+            [REAL_MPS_VARIABLE, IMAGE_TOOLS_VARIABLE, PACKAGES_VARIABLE].map(|variable| {
+                let (_, value) = command.get_envs().find(|(name, _)| *name == variable).unwrap();
+                value.map(|value| value.to_str().unwrap().to_owned())
+            })
         };
-        assert_eq!(variable(&machine(&[Group::RealMps])), None);
+        assert_eq!(variables(&machine(&[Group::RealMps])), [None, None, None]);
         let found = Machine {
             real_mps: Some("/x".into()),
+            image_tools: Some("/y".into()),
+            packages: Some("/z".into()),
             left_out: Vec::new(),
         };
-        assert_eq!(variable(&found), Some("/x".into()));
+        assert_eq!(
+            variables(&found),
+            ["/x", "/y", "/z"].map(|path| Some(path.to_owned()))
+        );
     }
 }

@@ -8,6 +8,7 @@ mod ceiling;
 mod deny;
 mod machine;
 mod runner;
+mod shell;
 mod steps;
 mod tidy;
 

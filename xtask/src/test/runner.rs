@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::machine::{Group, Machine};
-use crate::workspace::{Workspace, stdout_of};
+use crate::workspace::{Workspace, stdout_of, succeed};
 
 pub(super) fn run(
     workspace: &Workspace,
@@ -39,6 +39,25 @@ pub(super) fn run(
         "cargo-nextest is not installed: `cargo test` stands in (slower, and a test that hangs has no deadline)"
     );
     cargo_test(workspace, machine)
+}
+
+/// Builds all tests, and with them the programs that they start.
+pub(super) fn build(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut command = if has_nextest(workspace) {
+        workspace.cargo(["nextest", "run", "--no-run", "--locked", "--workspace"])
+    } else {
+        let args = [
+            "test",
+            "--no-run",
+            "--locked",
+            "--workspace",
+            "--lib",
+            "--bins",
+            "--tests",
+        ];
+        workspace.cargo(args)
+    };
+    succeed(&mut command)
 }
 
 /// The tests of a group that is left out.

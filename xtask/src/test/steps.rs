@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 
 use super::machine::Machine;
-use super::{ceiling, deny, runner, tidy};
+use super::{ceiling, deny, runner, shell, tidy};
 use crate::args::{Args, UsageError};
 use crate::generate;
 use crate::workspace::{Workspace, succeed};
@@ -20,7 +20,7 @@ struct Step {
 }
 
 /// Cheap steps first; all but the tests, which are [`runner::run`].
-const CHECKS: [Step; 8] = [
+const CHECKS: [Step; 9] = [
     Step {
         name: "fmt",
         about: "the formatting of every crate",
@@ -30,6 +30,11 @@ const CHECKS: [Step; 8] = [
         name: "tidy",
         about: "the rules of the tree that no compiler knows",
         run: tidy::run,
+    },
+    Step {
+        name: "shell",
+        about: "shellcheck on every shell script",
+        run: shell::run,
     },
     Step {
         name: "gen",

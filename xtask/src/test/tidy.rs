@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
-use crate::workspace::{Workspace, stdout_of};
+use crate::workspace::Workspace;
 
 /// Lines of a Rust file without its tests. DESIGN aims at 400; beyond 600 a file does two jobs.
 const MAX_LINES: usize = 600;
@@ -29,7 +29,7 @@ const ONE_HOME: [(&str, &[&str]); 4] = [
 const CHECKOUT_ROOTS: [&str; 7] = ["Users", "builds", "github", "home", "root", "work", "workspace"];
 
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<()> {
-    let files = files(workspace)?;
+    let files = workspace.files()?;
     let mut findings = Vec::new();
     for file in &files {
         let bytes = fs_err::read(workspace.path(file))?;
@@ -47,24 +47,6 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<()> {
         findings.len(),
         findings.join("\n  ")
     )
-}
-
-/// Every file that is in the repository or about to be: tracked, and untracked but not ignored.
-fn files(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
-    // A container often runs as another user than the checkout's owner, which git refuses without this.
-    let args = [
-        "-c",
-        "safe.directory=*",
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ];
-    let listed = stdout_of(workspace.program("git").args(args))
-        .context("list the repository's files; install git (Debian: apt-get install git)")?;
-    let present = |file: &&str| !file.is_empty() && workspace.path(file).is_file();
-    Ok(listed.split('\0').filter(present).map(str::to_owned).collect())
 }
 
 /// All that one file breaks, each as `path:line: what, and the mend`.

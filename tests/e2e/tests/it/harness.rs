@@ -1,6 +1,7 @@
 //! The nodes themselves: what the other tests take for granted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::time::Duration;
 
 use e2e::{Node, PATIENCE, Spec};
@@ -123,6 +124,36 @@ fn processes_are_known_on_both_sides_and_die_when_they_are_dropped() {
     node.wait_until("its process", PATIENCE, || running.pid());
     running.signal(Signal::TERM);
     assert_eq!(running.wait(PATIENCE).unwrap().code, 128 + 15);
+}
+
+#[test]
+fn a_program_beside_a_node_has_its_network_and_does_not_outlive_it() {
+    let node = Node::boot(&Spec::new("beside"));
+    let mut look = Command::new("sh");
+    look.args(["-c", "cat /proc/net/dev; echo $WORD >&2"])
+        .env("WORD", "passed on");
+    let ran = node.beside(&look).wait(PATIENCE).unwrap();
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, "passed on\n"));
+    let interfaces = |text: &str| -> Vec<String> {
+        let names = text.lines().filter_map(|line| line.split_once(':'));
+        names.map(|(name, _)| name.trim().to_owned()).collect()
+    };
+    assert_eq!(interfaces(&ran.stdout), ["lo"]);
+    assert_eq!(
+        interfaces(&node.succeed(&["cat", "/proc/net/dev"])),
+        interfaces(&ran.stdout)
+    );
+
+    let running = node.beside(Command::new("sleep").arg("4000"));
+    let pid = node.wait_until("its process", PATIENCE, || {
+        running
+            .pid()
+            .filter(|pid| command_line(*pid) == ["sleep", "4000"])
+    });
+    drop(node);
+    let ended = running.wait(PATIENCE).unwrap();
+    assert_eq!(ended.code, 128 + 9);
+    assert!(command_line(pid).is_empty());
 }
 
 /// Empty when there is no such process.

@@ -45,7 +45,8 @@ fn what_a_holder_leaves_that_was_killed_itself_is_removed_by_the_next_node() {
 /// Starts the calling test a second time, as one that has a node and never ends.
 fn victim(test: &str) -> (Child, Left) {
     if let Some(mark) = std::env::var_os(VICTIM) {
-        let _node = Node::boot(&Spec::new("victim"));
+        let node = Node::boot(&Spec::new("victim"));
+        let _beside = node.beside(Command::new("sleep").arg("5000"));
         fs_err::write(PathBuf::from(mark), "up").unwrap();
         loop {
             std::thread::park();

@@ -22,7 +22,7 @@ enabled = false
 ";
 const ONLINE_DROP_IN: &str = "\
 [Service]
-Environment=FAKE_NVML_SCENARIO=/etc/gpushare/scenario.toml AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:1338
+Environment=FAKE_NVML_SCENARIO=/etc/fakes/scenario.toml AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:1338
 ";
 
 /// A node with a metadata service, and a CloudWatch that has to be started.

@@ -9,8 +9,10 @@
 )]
 
 mod harness;
+mod image;
 mod leftovers;
 mod lifetime;
 mod mps;
+mod package;
 mod real_mps;
 mod unit;

@@ -21,7 +21,7 @@ groups = [\"host\", \"gpu\", \"agent\"]
 /// For every unit that asks for the GPUs.
 pub(super) const DROP_IN: &str = "\
 [Service]
-Environment=FAKE_NVML_SCENARIO=/etc/gpushare/scenario.toml AWS_EC2_METADATA_DISABLED=true
+Environment=FAKE_NVML_SCENARIO=/etc/fakes/scenario.toml AWS_EC2_METADATA_DISABLED=true
 ";
 /// `CAP_SYSLOG`, number 34, and nothing else.
 const ONE_CAPABILITY: &str = "0000000400000000";
@@ -182,7 +182,7 @@ pub(super) fn installed(name: &str) -> Spec {
 /// The same without NVML.
 pub(super) fn without_driver(name: &str) -> Spec {
     let product = repository().join("systemd");
-    Spec::new(name)
+    simulated(name)
         .with_bind(built("gpushare"), "/usr/bin/gpushare")
         .with_copy(
             product.join(UNIT),
@@ -194,12 +194,22 @@ pub(super) fn without_driver(name: &str) -> Spec {
             "/usr/lib/tmpfiles.d/gpushare.conf",
             0o644,
         )
+        .with_file("/etc/gpushare/config.toml", CONFIG, 0o644)
+}
+
+/// A node with one T4 and nothing of ours; the agent's unit will find the simulated driver.
+pub(super) fn bare(name: &str) -> Spec {
+    simulated(name).with_bind(fake_nvml::library_path(), NVML)
+}
+
+/// A node whose driver, once it is there, is a simulated one.
+fn simulated(name: &str) -> Spec {
+    Spec::new(name)
         .with_copy(
             repository().join("testkit/scenarios/g4dn.xlarge.toml"),
-            "/etc/gpushare/scenario.toml",
+            "/etc/fakes/scenario.toml",
             0o644,
         )
-        .with_file("/etc/gpushare/config.toml", CONFIG, 0o644)
         .with_file("/etc/systemd/system/gpushare.service.d/gpus.conf", DROP_IN, 0o644)
 }
 

@@ -31,7 +31,7 @@ fn the_agent_without_capabilities_brings_both_gpus_under_mps_and_says_so() {
     }
     let before = both(&scene);
     let taken_away = format!(
-        "FAKE_NVML_SCENARIO=/etc/gpushare/scenario.toml gpushare nvml --gpu {} --compute-mode default",
+        "FAKE_NVML_SCENARIO=/etc/fakes/scenario.toml gpushare nvml --gpu {} --compute-mode default",
         UUIDS[0]
     );
     node.succeed(&["sh", "-c", &taken_away]);

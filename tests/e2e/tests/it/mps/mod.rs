@@ -5,5 +5,5 @@ mod agent;
 mod ends;
 mod operator;
 mod real_mps;
-mod scene;
+pub(crate) mod scene;
 mod starts;

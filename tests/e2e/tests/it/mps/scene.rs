@@ -9,12 +9,12 @@ use serde_json::Value;
 use crate::unit;
 
 /// The GPUs, in the order of their numbers.
-pub(super) const UUIDS: [&str; 2] = [
+pub(crate) const UUIDS: [&str; 2] = [
     "GPU-0a000000-0000-4000-8000-000000000000",
     "GPU-0b000000-0000-4000-8000-000000000000",
 ];
 /// The agent.
-pub(super) const AGENT: &str = unit::UNIT;
+pub(crate) const AGENT: &str = unit::UNIT;
 /// The driver lets only those change a setting who may.
 const SCENARIO: &str = r#"
 needs_admin = true
@@ -29,7 +29,8 @@ name = "NVIDIA A10G"
 pci = "00000000:00:1c.0"
 memory_mib = 24000
 "#;
-const CONFIG: &str = "\
+/// What an operator writes down.
+pub(crate) const CONFIG: &str = "\
 [node]
 instance_id = \"i-0node\"
 [publish]
@@ -49,47 +50,59 @@ exec /opt/mps/nvidia-cuda-mps-control \"$@\"
 const MPS_UNIT_FILE: &str = "/usr/lib/systemd/system/gpushare-mps@.service";
 
 /// A node whose agent keeps MPS on two GPUs.
-pub(super) struct Scene {
-    pub(super) node: Node,
+pub(crate) struct Scene {
+    pub(crate) node: Node,
 }
 
 /// The processes of one GPU's MPS, in the node's numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pids {
+pub(crate) struct Pids {
     /// `gpushare mps run`.
-    pub(super) main: u32,
+    pub(crate) main: u32,
     /// The control daemon.
-    pub(super) daemon: u32,
+    pub(crate) daemon: u32,
     /// The server.
-    pub(super) server: u32,
+    pub(crate) server: u32,
 }
 
 /// The unit of a GPU's MPS.
-pub(super) fn mps_unit(gpu: usize) -> String {
+pub(crate) fn mps_unit(gpu: usize) -> String {
     format!("gpushare-mps@{}.service", UUIDS[gpu])
 }
 
 /// A node with everything but the programs of MPS.
 pub(super) fn without_mps(name: &str) -> Spec {
-    unit::installed(name)
+    with_gpus(unit::installed(name))
         .with_copy(
             unit::repository().join("systemd/gpushare-mps@.service"),
             MPS_UNIT_FILE,
             0o644,
         )
-        .with_file(
-            "/etc/systemd/system/gpushare-mps@.service.d/gpus.conf",
-            unit::DROP_IN,
-            0o644,
-        )
-        .with_file("/etc/gpushare/scenario.toml", SCENARIO, 0o644)
         .with_file("/etc/gpushare/config.toml", CONFIG, 0o644)
 }
 
 /// A node with everything, not yet started.
 pub(super) fn installed(name: &str) -> Spec {
+    with_programs(without_mps(name))
+}
+
+/// A node with all that is NVIDIA's and nothing that is ours.
+pub(crate) fn bare(name: &str) -> Spec {
+    with_programs(with_gpus(unit::bare(name)))
+}
+
+fn with_gpus(spec: Spec) -> Spec {
+    spec.with_file(
+        "/etc/systemd/system/gpushare-mps@.service.d/gpus.conf",
+        unit::DROP_IN,
+        0o644,
+    )
+    .with_file("/etc/fakes/scenario.toml", SCENARIO, 0o644)
+}
+
+fn with_programs(spec: Spec) -> Spec {
     let played = built("fake-mps");
-    let mut spec = without_mps(name)
+    let mut spec = spec
         .with_file("/usr/bin/nvidia-cuda-mps-control", CONTROL, 0o755)
         .with_bind(&played, "/opt/mps/nvidia-cuda-mps-control")
         .with_bind(&played, "/usr/bin/nvidia-cuda-mps-server")
@@ -120,14 +133,14 @@ impl Scene {
     }
 
     /// What the agent says; nothing while there is none.
-    pub(super) fn status(&self) -> Option<Value> {
+    pub(crate) fn status(&self) -> Option<Value> {
         let said = self.node.run(&["gpushare", "status", "--json"]).stdout;
         serde_json::from_str(&said).ok()
     }
 
     /// The status once it is so.
     #[track_caller]
-    pub(super) fn wait(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         self.wait_for(what, PATIENCE, is_so)
     }
 
@@ -151,7 +164,7 @@ impl Scene {
     }
 
     /// Another script of this GPU's MPS, now.
-    pub(super) fn play(&self, gpu: usize, script: &str) {
+    pub(crate) fn play(&self, gpu: usize, script: &str) {
         let path = self.node.path(format!("/etc/mps/{}.toml", UUIDS[gpu]));
         let fresh = path.with_extension("fresh");
         fs_err::write(&fresh, script).unwrap();
@@ -159,8 +172,8 @@ impl Scene {
     }
 
     /// The compute modes that were set through NVML, the newest last: 0 is DEFAULT, 3 is `EXCLUSIVE_PROCESS`.
-    pub(super) fn compute_modes(&self, gpu: usize) -> Vec<u32> {
-        let path = self.node.path("/etc/gpushare/scenario.toml.state");
+    pub(crate) fn compute_modes(&self, gpu: usize) -> Vec<u32> {
+        let path = self.node.path("/etc/fakes/scenario.toml.state");
         let text = fs_err::read_to_string(path).unwrap_or_default();
         let lines = text.lines().filter(|line| line.contains(UUIDS[gpu]));
         lines
@@ -170,7 +183,7 @@ impl Scene {
 
     /// Waits until the unit is in this state.
     #[track_caller]
-    pub(super) fn wait_unit(&self, gpu: usize, state: &str) {
+    pub(crate) fn wait_unit(&self, gpu: usize, state: &str) {
         self.node.wait_until(state, PATIENCE, || {
             (self.node.property(&mps_unit(gpu), "ActiveState") == state).then_some(())
         });
@@ -178,7 +191,7 @@ impl Scene {
 
     /// The processes of a GPU's MPS that is ready.
     #[track_caller]
-    pub(super) fn pids(&self, gpu: usize) -> Pids {
+    pub(crate) fn pids(&self, gpu: usize) -> Pids {
         let status = self.wait("a verified MPS", |status| is_ready(status, gpu));
         let file = format!("/run/gpushare/mps/{}/nvidia-cuda-mps-control.pid", UUIDS[gpu]);
         let main = self.node.property(&mps_unit(gpu), "MainPID").parse().unwrap();
@@ -194,7 +207,7 @@ impl Scene {
     }
 
     /// Whether a process of the node runs.
-    pub(super) fn runs(&self, pid: u32) -> bool {
+    pub(crate) fn runs(&self, pid: u32) -> bool {
         self.node.path(format!("/proc/{pid}/exe")).exists()
     }
 
@@ -206,7 +219,7 @@ impl Scene {
 
     /// A CUDA program in a pod: in the kubelet's slice, and it sees the directory of this GPU's clients, read-only, and
     /// nothing else of ours. It lives until its unit is stopped.
-    pub(super) fn pod(&self, gpu: usize, name: &str, uid: u32) {
+    pub(crate) fn pod(&self, gpu: usize, name: &str, uid: u32) {
         // The node has no such users, as it has none of those of pods.
         let as_user = format!("setpriv --reuid={uid} --regid={uid} --clear-groups");
         self.node.succeed(&[
@@ -225,13 +238,13 @@ impl Scene {
 
     /// Waits until the pod's program has said this.
     #[track_caller]
-    pub(super) fn wait_pod(&self, name: &str, said: &str) {
+    pub(crate) fn wait_pod(&self, name: &str, said: &str) {
         self.node
             .wait_until(said, PATIENCE, || self.pod_said(name, said).then_some(()));
     }
 
     /// Whether the pod's program has said this.
-    pub(super) fn pod_said(&self, name: &str, said: &str) -> bool {
+    pub(crate) fn pod_said(&self, name: &str, said: &str) -> bool {
         self.node.journal(name).lines().any(|line| line.starts_with(said))
     }
 }
@@ -242,7 +255,7 @@ pub(super) fn view(gpu: usize) -> String {
 }
 
 /// Whether the GPU's MPS is verified.
-pub(super) fn is_ready(status: &Value, gpu: usize) -> bool {
+pub(crate) fn is_ready(status: &Value, gpu: usize) -> bool {
     of(status, gpu)["state"]["state"] == "ready"
 }
 
@@ -259,13 +272,13 @@ pub(super) fn server(status: &Value, gpu: usize) -> Option<u32> {
 }
 
 /// How many clients the server has.
-pub(super) fn clients(status: &Value, gpu: usize) -> usize {
+pub(crate) fn clients(status: &Value, gpu: usize) -> usize {
     of(status, gpu)["server"]["clients"]
         .as_array()
         .map_or(0, Vec::len)
 }
 
 /// The part of the status that is this GPU's.
-pub(super) fn of(status: &Value, gpu: usize) -> &Value {
+pub(crate) fn of(status: &Value, gpu: usize) -> &Value {
     &status["mps"]["gpus"][gpu]
 }

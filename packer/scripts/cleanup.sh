@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Takes off what belongs to the builder and not to an image: its identity, its keys, its logs, and what was uploaded.
+#
+# The list is that of EKS's own images, with the secrets of systemd and what an agent keeps. The host forgets who it was:
+# where a rehearsal ran it is a new machine at its next boot.
+set -euo pipefail
+
+: "${UPLOAD:?}"
+
+# An agent that ever ran here has numbered its GPUs, knows its instance, and may have a spool that waits.
+rm -rf /var/lib/gpushare
+
+rm -rf "$UPLOAD"
+rm -f /etc/hostname /etc/resolv.conf
+# Empty and not missing: every instance finds one for itself, and takes its units as they are enabled here.
+: >/etc/machine-id
+rm -f /var/lib/dbus/machine-id
+# Two machines with the same seed draw the same secrets.
+rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
+
+rm -f /etc/ssh/ssh_host_*
+while read -r home; do
+    rm -f "$home/.ssh/authorized_keys" "$home/.bash_history"
+done < <(getent passwd | cut -d: -f6 | sort -u)
+rm -rf /var/lib/cloud/data /var/lib/cloud/instance /var/lib/cloud/instances /var/lib/cloud/sem
+rm -rf /var/lib/dhclient/* /var/lib/dhcp/dhclient.*
+
+if command -v dnf >/dev/null; then
+    dnf clean all --quiet
+fi
+rm -rf /var/cache/dnf /var/lib/dnf/history* /var/lib/yum/history
+
+# The journal goes to /run from now on, until the machine is switched off.
+journalctl --quiet --relinquish-var
+rm -rf /var/log/journal/*
+rm -rf /var/log/audit/* /var/log/cloud-init.log /var/log/cloud-init-output.log /var/log/messages /var/log/secure
+rm -f /var/log/wtmp /var/log/btmp /var/log/lastlog
