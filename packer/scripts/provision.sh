@@ -31,9 +31,10 @@ check_host() {
 
 # Files only: without a GPU no module is loaded. Newer images keep a tree per driver and choose one at boot.
 check_driver() {
-    local file missing=()
-    for file in bin/nvidia-cuda-mps-control bin/nvidia-cuda-mps-server lib64/libnvidia-ml.so.1; do
-        compgen -G "/usr/$file" >/dev/null || compgen -G "/opt/nvidia/*/usr/$file" >/dev/null || missing+=("${file#*/}")
+    local file name missing=()
+    for file in bin/nvidia-cuda-mps-control bin/nvidia-cuda-mps-server 'lib64/libnvidia-ml.so.*'; do
+        name=${file##*/}
+        compgen -G "/usr/$file" >/dev/null || compgen -G "/opt/nvidia/*/usr/$file" >/dev/null || missing+=("${name%.\*}")
     done
     ((${#missing[@]} == 0)) || fail "this image has no NVIDIA driver: ${missing[*]} is missing" \
         "This is the standard EKS image: take the accelerated one (the SSM parameter with /nvidia/ in its name)"

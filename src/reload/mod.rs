@@ -7,7 +7,7 @@
 //!
 //! * [`plan`]: what a change means;
 //! * [`Request`] and [`Answer`]: between the status socket and the agent;
-//! * [`command`]: the operator's end.
+//! * [`command()`]: the operator's end.
 
 mod command;
 pub mod plan;

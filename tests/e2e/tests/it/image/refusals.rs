@@ -53,12 +53,12 @@ fn an_image_that_is_not_the_accelerated_one_of_eks_is_refused() {
     let provision = || script(node, "provision.sh", &name);
     refused(
         &provision(),
-        "this image has no NVIDIA driver: nvidia-cuda-mps-control nvidia-cuda-mps-server libnvidia-ml.so.1 is missing",
+        "this image has no NVIDIA driver: nvidia-cuda-mps-control nvidia-cuda-mps-server libnvidia-ml.so is missing",
         "This is the standard EKS image: take the accelerated one",
     );
     // As newer images have it: a tree per driver, of which one is chosen at boot.
     let tree = "cd /opt && install -D /dev/null nvidia/lts/usr/bin/nvidia-cuda-mps-control && install -D /dev/null \
-                nvidia/lts/usr/bin/nvidia-cuda-mps-server && install -D /dev/null nvidia/lts/usr/lib64/libnvidia-ml.so.1";
+                nvidia/lts/usr/bin/nvidia-cuda-mps-server && install -D /dev/null nvidia/lts/usr/lib64/libnvidia-ml.so.580.159.03";
     node.succeed(&["bash", "-ec", tree]);
     refused(
         &provision(),
