@@ -34,6 +34,14 @@ install_first() {
 upgrade() {
     systemd_runs || return
     take_over_units
+    # Any command that reads the configuration first, and ends soon, tells whether the new version takes it.
+    words=$(gpushare status 2>&1 >/dev/null)
+    if [ $? -eq 78 ]; then
+        warn "the new version refuses the configuration; an agent that runs goes on as it is, but would not start again.
+Correct it, then: systemctl try-restart $unit
+$words"
+        return
+    fi
     systemctl try-restart "$unit" ||
         warn "the new version does not start: journalctl -u $unit says why; MPS and CUDA programs go on"
 }

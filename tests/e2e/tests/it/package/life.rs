@@ -105,16 +105,20 @@ fn upgrades_under_a_client(installer: Installer) {
     node.succeed(&["systemctl", "start", AGENT]);
     assert_untouched(&scene, &before);
 
-    // A version that refuses the configuration is installed and says so; the package manager goes on.
+    // A version that refuses the configuration is installed and says so; the agent that runs goes on.
+    let running = agent_pid(node);
     fs_err::write(node.path(CONFIG_FILE), MISTAKEN).unwrap();
     let said = complaints(node, &installer.install(Edition::New)).join("\n");
     assert!(
-        said.contains("the new version does not start: journalctl -u gpushare"),
+        said.contains("the new version refuses the configuration") && said.contains("try-restart"),
         "{said}"
     );
     assert_eq!(installer.version(node).as_deref(), Some(Edition::New.version()));
+    assert_eq!(agent_pid(node), running);
     fs_err::write(node.path(CONFIG_FILE), &config).unwrap();
-    node.succeed(&["systemctl", "start", AGENT]);
+    assert_untouched(&scene, &before);
+    node.succeed(&["systemctl", "try-restart", AGENT]);
+    assert_ne!(agent_pid(node), running);
     assert_untouched(&scene, &before);
 }
 
