@@ -42,7 +42,12 @@ Correct it, then: systemctl try-restart $unit
 $words"
         return
     fi
-    systemctl try-restart "$unit" ||
+    # One that the version before has refused is what this version is here for.
+    verb=try-restart
+    if systemctl is-failed --quiet "$unit" && systemctl is-enabled --quiet "$unit"; then
+        verb=start
+    fi
+    systemctl "$verb" "$unit" ||
         warn "the new version does not start: journalctl -u $unit says why; MPS and CUDA programs go on"
 }
 

@@ -22,9 +22,22 @@ stop_all() {
 $left"
 }
 
+# A unit that had failed has no ExecStop=, and where the configuration is wrong ExecStop= fails: what it has left is put back
+# here, with the configuration that the package documents, which is that of every node that sets no other directory.
+restore_modes() {
+    for kept in /run/gpushare/mps/*/gpushare.compute-mode; do
+        [ -e "$kept" ] || continue
+        gpu=${kept%/*}
+        gpu=${gpu##*/}
+        timeout 45 gpushare --config /usr/share/gpushare/gpushare.toml mps quit "$gpu" >/dev/null ||
+            warn "$gpu keeps its compute mode, which was $(cat "$kept") before MPS; to set it: nvidia-smi -i $gpu -c MODE"
+    done
+}
+
 remove() {
     if [ -d /run/systemd/system ]; then
         stop_all
+        restore_modes
     fi
     systemctl --no-reload disable --quiet "$agent" || warn "$agent stays enabled: systemctl disable $agent"
 }

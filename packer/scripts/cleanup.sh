@@ -11,7 +11,9 @@ set -euo pipefail
 rm -rf /var/lib/gpushare
 
 rm -rf "$UPLOAD"
-rm -f /etc/hostname /etc/resolv.conf
+rm -f /etc/hostname
+# A link leads to what the running system knows: without it this session could not be kept up.
+[[ -L /etc/resolv.conf ]] || rm -f /etc/resolv.conf
 # Empty and not missing: every instance finds one for itself, and takes its units as they are enabled here.
 : >/etc/machine-id
 rm -f /var/lib/dbus/machine-id
@@ -34,4 +36,6 @@ rm -rf /var/cache/dnf /var/lib/dnf/history* /var/lib/yum/history
 journalctl --quiet --relinquish-var
 rm -rf /var/log/journal/*
 rm -rf /var/log/audit/* /var/log/cloud-init.log /var/log/cloud-init-output.log /var/log/messages /var/log/secure
+# Of the session that this runs in; its agent writes on into files that have no name any more.
+rm -f /var/log/amazon/ssm/*.log /var/log/dnf*.log
 rm -f /var/log/wtmp /var/log/btmp /var/log/lastlog

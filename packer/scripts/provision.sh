@@ -29,6 +29,14 @@ check_host() {
     fi
 }
 
+# The session begins before cloud-init has ended, and what it writes late would be in the image. On a builder without a GPU
+# units of the driver fail, and with them its verdict.
+wait_for_boot() {
+    if command -v cloud-init >/dev/null; then
+        timeout 300 cloud-init status --wait >/dev/null || true
+    fi
+}
+
 # Files only: without a GPU no module is loaded. Newer images keep a tree per driver and choose one at boot.
 check_driver() {
     local file name missing=()
@@ -84,9 +92,20 @@ install_package() {
     fi
 }
 
+units_of_ours() {
+    systemctl list-units --plain --no-legend --state=active,activating,failed 'gpushare*.service' | cut -d' ' -f1
+}
+
+check_absent() {
+    local active
+    active=$(units_of_ours)
+    [[ -z $active ]] || fail "${active//$'\n'/, } is on this host already" \
+        "Take a fresh host, or stop it first (systemctl stop, reset-failed): an upgrade would restart it"
+}
+
 check_started() {
     local active
-    active=$(systemctl list-units --plain --no-legend --state=active,activating,failed 'gpushare*.service' | cut -d' ' -f1)
+    active=$(units_of_ours)
     [[ -z $active ]] || fail "${active//$'\n'/, } has been started" "Nothing is started in an image; see the package's scripts"
 }
 
@@ -101,6 +120,8 @@ configure() {
 check_host
 check_driver
 check_package
+check_absent
+wait_for_boot
 install_package
 check_started
 configure

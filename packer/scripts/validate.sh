@@ -17,7 +17,8 @@ label=k8s.amazonaws.com/accelerator=vgpu
 check_program() {
     local found
     found=$(gpushare --version) || fail "gpushare does not run here" "Is the package built for this system's C library?"
-    [[ $found == "gpushare $VERSION" ]] || fail "the package says that it is $VERSION, and the program is $found" \
+    # Package managers sort 1.0.0~rc.1 before 1.0.0; the program calls it 1.0.0-rc.1.
+    [[ $found == "gpushare ${VERSION/\~/-}" ]] || fail "the package says that it is $VERSION, and the program is $found" \
         "Build the package anew with \`cargo xtask dist\`, and do not rename it"
 }
 
@@ -64,7 +65,7 @@ check_clean() {
         /var/lib/systemd/credential.secret
         /var/lib/cloud/instance /var/lib/cloud/instances /var/lib/cloud/data
         /var/log/journal/* /var/log/audit/* /var/log/cloud-init.log /var/log/cloud-init-output.log
-        /var/log/messages /var/log/secure /tmp/gpushare-image
+        /var/log/messages /var/log/secure /var/log/amazon/ssm/*.log /var/log/dnf*.log /tmp/gpushare-image
     )
     shopt -u nullglob
     while read -r home; do

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use e2e::Apt;
 
 use super::architecture::Architecture;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, stdout_of};
 
 const SOURCES: [(&str, &str, &str); 2] = [
     (
@@ -38,7 +38,14 @@ pub(super) fn fetch(workspace: &Workspace, architecture: Architecture) -> anyhow
         fs_err::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
         Ok(())
     })?;
-    Ok(folder.join("rustc"))
+    let compiler = folder.join("rustc");
+    let version = stdout_of(workspace.program(&compiler).arg("--version"))?;
+    println!(
+        "{} is built by Debian's {}, not by the toolchain of rust-toolchain.toml: the bytes are others",
+        architecture.name(),
+        version.trim()
+    );
+    Ok(compiler)
 }
 
 fn unpack(folder: &Path, architecture: Architecture) -> Result<(), e2e::Error> {

@@ -21,7 +21,7 @@ interval = \"1s\"
 groups = [\"host\", \"gpu\", \"agent\"]
 ";
 /// What a builder has of its own, besides what booting and logging in leave: the traces of an agent that ran on it.
-const TRACES: [&str; 8] = [
+const TRACES: [&str; 9] = [
     "/var/lib/gpushare/spool/windows-v1.db",
     "/var/lib/gpushare/gpus.json",
     "/var/lib/gpushare/identity.json",
@@ -29,6 +29,7 @@ const TRACES: [&str; 8] = [
     "/var/lib/systemd/random-seed",
     "/var/log/cloud-init.log",
     "/var/log/audit/audit.log",
+    "/var/log/amazon/ssm/amazon-ssm-agent.log",
     concat!("/", "home/ec2-user/.bash_history"),
 ];
 

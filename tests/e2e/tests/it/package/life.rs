@@ -79,6 +79,23 @@ fn a_removal_ends_an_mps_daemon_that_hangs_as_well_and_goes_on() {
     assert_eq!(scene.node.succeed(&["systemctl", "--failed", "--no-legend"]), "");
 }
 
+#[test]
+fn a_removal_puts_the_compute_mode_back_where_the_configuration_is_wrong() {
+    let scene = in_use(Installer::Rpm, "mistaken");
+    fs_err::write(scene.node.path(CONFIG_FILE), MISTAKEN).unwrap();
+    // The package's script has the environment of whoever calls rpm, and not that of a unit.
+    let mut words = vec!["env", "FAKE_NVML_SCENARIO=/etc/fakes/scenario.toml"];
+    words.extend(Installer::Rpm.remove());
+    let ran = scene.node.spawn(&words).wait(3 * PATIENCE).unwrap();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(
+        [0, 1].map(|gpu| scene.compute_modes(gpu).pop()),
+        [Some(0), Some(0)],
+        "{ran:?}"
+    );
+    assert!(!scene.node.path("/run/gpushare").exists());
+}
+
 fn upgrades_under_a_client(installer: Installer) {
     let scene = in_use(installer, "upgrade");
     let node = &scene.node;
@@ -119,6 +136,14 @@ fn upgrades_under_a_client(installer: Installer) {
     assert_untouched(&scene, &before);
     node.succeed(&["systemctl", "try-restart", AGENT]);
     assert_ne!(agent_pid(node), running);
+
+    // One that has failed is started by the version that is installed for that reason.
+    fs_err::write(node.path(CONFIG_FILE), MISTAKEN).unwrap();
+    assert_ne!(node.run(&["systemctl", "restart", AGENT]).code, 0);
+    fs_err::write(node.path(CONFIG_FILE), &config).unwrap();
+    node.succeed(&["systemctl", "enable", AGENT]);
+    assert_eq!(complaints(node, &installer.install(Edition::Old)), NONE);
+    assert_runs(node);
     assert_untouched(&scene, &before);
 }
 
