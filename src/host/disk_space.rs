@@ -3,11 +3,13 @@
 use std::io;
 use std::path::Path;
 
+use rustix::fs::FileType;
+
 use super::DiskSpace;
 use super::mounts::Mount;
 
 /// The numbers of statvfs(3) that we use, under its names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_field_names, reason = "the names that statvfs(3) documents")]
 pub(super) struct Space {
     pub(super) f_frsize: u64,
@@ -20,7 +22,7 @@ pub(super) struct Space {
 
 /// Asks a file system for its space. May block for ever, as a network file system does without its server.
 pub(super) trait SpaceSource: Send + Sync + 'static {
-    /// The space of the file system that holds `path`.
+    /// The space of the file system that holds `path`; none of what is mounted on a file.
     fn space(&self, path: &Path) -> io::Result<Space>;
 }
 
@@ -30,6 +32,11 @@ pub(super) struct Statvfs;
 
 impl SpaceSource for Statvfs {
     fn space(&self, path: &Path) -> io::Result<Space> {
+        // Container runtimes and tools mount single files over others: nobody keeps data below one.
+        let kind = rustix::io::retry_on_intr(|| rustix::fs::stat(path))?.st_mode;
+        if FileType::from_raw_mode(kind) != FileType::Directory {
+            return Ok(Space::default());
+        }
         let found = rustix::io::retry_on_intr(|| rustix::fs::statvfs(path))?;
         Ok(Space {
             f_frsize: found.f_frsize,
@@ -42,7 +49,7 @@ impl SpaceSource for Statvfs {
     }
 }
 
-/// `None` for a file system without size (proc, sysfs), where a percentage has no meaning.
+/// `None` for a file system without size (proc, sysfs, a single file), where a percentage has no meaning.
 pub(super) fn disk_space(mount: &Mount, space: &Space) -> Option<DiskSpace> {
     let used = space.f_blocks.saturating_sub(space.f_bfree);
     // More available than there is stands for a negative number: root has eaten into its reserve.
@@ -74,6 +81,16 @@ mod tests {
         f_files: 64,
         f_ffree: 60,
     };
+
+    #[test]
+    fn a_file_that_is_mounted_over_another_is_no_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("hosts");
+        fs_err::write(&file, "").unwrap();
+        assert_eq!(Statvfs.space(&file).unwrap(), Space::default());
+        assert_eq!(of(Space::default()), None);
+        assert!(Statvfs.space(dir.path()).unwrap().f_blocks > 0);
+    }
 
     fn of(space: Space) -> Option<DiskSpace> {
         let mount = Mount {

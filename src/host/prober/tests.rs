@@ -210,12 +210,13 @@ fn the_endured_mount_can_return_too() {
 #[test]
 fn an_answer_after_the_grace_is_used_once_and_delays_no_other_mount() {
     let disks = Arc::new(FakeDisks::default());
-    // Far off, so that a stall of the test machine makes nothing overdue.
+    // Long enough for a prompt answer on a busy machine; a held one makes each sample wait for it.
+    let grace = Duration::from_millis(1500);
+    // The deadline is far off, so that a stall of the test machine makes nothing overdue.
     let mut prober = prober_with(
         &disks,
         Patience {
-            // Long enough for a prompt answer on a busy machine; a held one makes each sample wait for it.
-            grace: Duration::from_millis(1500),
+            grace,
             deadline: GIVE_UP,
             ..PATIENCE
         },
@@ -225,6 +226,8 @@ fn an_answer_after_the_grace_is_used_once_and_delays_no_other_mount() {
     assert_eq!(prober.sample(&mounts), Spaces::default());
     assert_eq!(prober.slow, ["0:/slow"]);
 
+    // It was asked a little after the sample had begun: until now it may have answered within its grace.
+    thread::sleep(grace);
     disks.release("/slow");
     let start = Instant::now();
     while disks.running() > 0 {
