@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::unit::{NVML, UNIT, installed, main_pid, wait_for_gpu, without_driver};
 
 /// Units that play AWS, in the node.
-const CLOUDWATCH: &str = "fake-cloudwatch.service";
-const IMDS: &str = "fake-imds.service";
+pub(super) const CLOUDWATCH: &str = "fake-cloudwatch.service";
+pub(super) const IMDS: &str = "fake-imds.service";
 
 const ONLINE: &str = "\
 [publish]
@@ -27,13 +27,17 @@ Environment=FAKE_NVML_SCENARIO=/etc/fakes/scenario.toml AWS_EC2_METADATA_SERVICE
 
 /// A node with a metadata service, and a CloudWatch that has to be started.
 fn online(name: &str) -> Spec {
+    with_aws(installed(name)).with_file("/etc/gpushare/config.toml", ONLINE, 0o644)
+}
+
+/// The same on any node, whose configuration has to name the endpoint.
+pub(super) fn with_aws(spec: Spec) -> Spec {
     let unit = |program: &str, port: u16| {
         format!(
             "[Service]\nExecStart=/usr/bin/{program} --listen 127.0.0.1:{port}\n[Install]\nWantedBy=multi-user.target\n"
         )
     };
-    installed(name)
-        .with_bind(built("fake-cloudwatch"), "/usr/bin/fake-cloudwatch")
+    spec.with_bind(built("fake-cloudwatch"), "/usr/bin/fake-cloudwatch")
         .with_bind(built("fake-imds"), "/usr/bin/fake-imds")
         .with_file(
             &format!("/etc/systemd/system/{CLOUDWATCH}"),
@@ -45,7 +49,6 @@ fn online(name: &str) -> Spec {
             unit("fake-imds", 1338),
             0o644,
         )
-        .with_file("/etc/gpushare/config.toml", ONLINE, 0o644)
         .with_file(
             "/etc/systemd/system/gpushare.service.d/gpus.conf",
             ONLINE_DROP_IN,

@@ -91,7 +91,8 @@ pub(crate) fn bare(name: &str) -> Spec {
     with_programs(with_gpus(unit::bare(name)))
 }
 
-fn with_gpus(spec: Spec) -> Spec {
+/// Two GPUs in place of the node's one.
+pub(crate) fn with_gpus(spec: Spec) -> Spec {
     spec.with_file(
         "/etc/systemd/system/gpushare-mps@.service.d/gpus.conf",
         unit::DROP_IN,

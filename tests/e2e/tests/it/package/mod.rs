@@ -5,4 +5,5 @@
 mod image;
 mod installer;
 mod life;
+mod real_mps;
 mod refusal;
