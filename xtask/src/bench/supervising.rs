@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::mps::Mps;
-use super::report::{MIB, PSS_BUDGET, median, sorted};
+use super::report::{MIB, PSS_BUDGET, Row, line};
 
 /// In milliseconds: from the end of a control daemon to one that is verified.
 const BACK_BUDGET: f64 = 2000.0;
@@ -13,41 +13,51 @@ pub(super) fn mps(figures: &Mps) -> String {
          take to start comes on top. Verified is what `gpushare status` says, asked every 10 ms and more.\n\n\
          | Figure | Median | Least to greatest | Runs | Budget | |\n|---|---|---|---|---|---|\n"
         .to_owned();
-    text.push_str(&times(
-        "control daemon killed, until its GPU is verified again",
-        &figures.back_ms,
-        Some(BACK_BUDGET),
-    ));
-    text.push_str(&times(
-        "the same after the agent was started anew",
-        &figures.adopted_back_ms,
-        Some(BACK_BUDGET),
-    ));
-    text.push_str(&times(
-        "agent started, until it has verified 8 daemons that ran on",
-        &figures.adopted_ms,
-        None,
-    ));
-    let supervisors: Vec<f64> = figures
-        .supervisor_pss
-        .iter()
-        .map(|bytes| *bytes as f64 / MIB)
-        .collect();
-    text.push_str(&row(
-        "memory of a `gpushare mps run` (Pss)",
-        "MiB",
-        2,
-        &supervisors,
-        None,
-    ));
-    let all = [figures.pss_bytes as f64 / MIB];
-    text.push_str(&row(
-        "memory, all our processes (Pss)",
-        "MiB",
-        1,
-        &all,
-        Some(PSS_BUDGET),
-    ));
+    let ms = |name, values: &[f64], budget| Row {
+        name,
+        unit: "ms",
+        budget,
+        decimals: 0,
+        values: values.to_vec(),
+    };
+    let mib = |name, bytes: &[u64], budget, decimals| Row {
+        name,
+        unit: "MiB",
+        budget,
+        decimals,
+        values: bytes.iter().map(|bytes| *bytes as f64 / MIB).collect(),
+    };
+    for row in [
+        ms(
+            "control daemon killed, until its GPU is verified again",
+            &figures.back_ms,
+            Some(BACK_BUDGET),
+        ),
+        ms(
+            "the same after the agent was started anew",
+            &figures.adopted_back_ms,
+            Some(BACK_BUDGET),
+        ),
+        ms(
+            "agent started, until it has verified 8 daemons that ran on",
+            &figures.adopted_ms,
+            None,
+        ),
+        mib(
+            "memory of a `gpushare mps run` (Pss)",
+            &figures.supervisor_pss,
+            None,
+            2,
+        ),
+        mib(
+            "memory, all our processes (Pss)",
+            &[figures.pss_bytes],
+            Some(PSS_BUDGET),
+            1,
+        ),
+    ] {
+        text.push_str(&line(&row));
+    }
     let cycle = figures.cycle;
     let _ = write!(
         text,
@@ -57,29 +67,6 @@ pub(super) fn mps(figures: &Mps) -> String {
         figures.processes, cycle.programs, cycle.agent_ms, cycle.programs_ms
     );
     text
-}
-
-fn times(name: &str, values: &[f64], budget: Option<f64>) -> String {
-    row(name, "ms", 0, values, budget)
-}
-
-fn row(name: &str, unit: &str, decimals: usize, values: &[f64], budget: Option<f64>) -> String {
-    let sorted = sorted(values);
-    let (Some(least), Some(greatest)) = (sorted.first(), sorted.last()) else {
-        return String::new();
-    };
-    let median = median(&sorted);
-    let judged = budget.map_or_else(
-        || "| | |".to_owned(),
-        |budget| {
-            let verdict = if median <= budget { "met" } else { "missed" };
-            format!("| <= {budget} {unit} | {verdict} |")
-        },
-    );
-    format!(
-        "| {name} | {median:.decimals$} {unit} | {least:.decimals$} to {greatest:.decimals$} | {} {judged}\n",
-        values.len()
-    )
 }
 
 #[cfg(test)]
