@@ -9,12 +9,15 @@ use super::unit::{NVML, UNIT, installed, main_pid, wait_for_gpu, without_driver}
 pub(super) const CLOUDWATCH: &str = "fake-cloudwatch.service";
 pub(super) const IMDS: &str = "fake-imds.service";
 
-const ONLINE: &str = "\
+/// The beginning of a configuration that publishes to [`CLOUDWATCH`].
+pub(super) const TO_CLOUDWATCH: &str = "\
 [publish]
 endpoint_url = \"http://127.0.0.1:4566\"
 interval = \"1s\"
 [spool]
 min_free_bytes = \"1MiB\"
+";
+const WITHOUT_MPS: &str = "\
 [mps]
 enabled = false
 [slices]
@@ -27,7 +30,8 @@ Environment=FAKE_NVML_SCENARIO=/etc/fakes/scenario.toml AWS_EC2_METADATA_SERVICE
 
 /// A node with a metadata service, and a CloudWatch that has to be started.
 fn online(name: &str) -> Spec {
-    with_aws(installed(name)).with_file("/etc/gpushare/config.toml", ONLINE, 0o644)
+    let config = format!("{TO_CLOUDWATCH}{WITHOUT_MPS}");
+    with_aws(installed(name)).with_file("/etc/gpushare/config.toml", config, 0o644)
 }
 
 /// The same on any node, whose configuration has to name the endpoint.

@@ -6,20 +6,12 @@ use e2e::{Edition, Node, PATIENCE, RealMps};
 use serde_json::Value;
 
 use super::installer::{CONFIG_FILE, Installer, complaints, with_packages};
-use crate::lifetime::{CLOUDWATCH, IMDS, with_aws};
+use crate::lifetime::{CLOUDWATCH, IMDS, TO_CLOUDWATCH, with_aws};
 use crate::mps::scene::{AGENT, UUIDS, mps_unit, with_gpus};
 use crate::unit;
 
 const NONE: [String; 0] = [];
-const CONFIG: &str = "\
-[publish]
-endpoint_url = \"http://127.0.0.1:4566\"
-interval = \"1s\"
-[spool]
-min_free_bytes = \"1MiB\"
-[mps]
-probe_interval = \"500ms\"
-";
+const PROBES: &str = "[mps]\nprobe_interval = \"500ms\"\n";
 
 #[test]
 fn a_whole_node_works_is_upgraded_under_nvidias_daemons_and_is_left_as_it_was() {
@@ -27,7 +19,7 @@ fn a_whole_node_works_is_upgraded_under_nvidias_daemons_and_is_left_as_it_was() 
     let spec = with_packages(with_aws(with_gpus(unit::bare("whole"))))
         .with_bind(mps.control(), "/usr/bin/nvidia-cuda-mps-control")
         .with_bind(mps.server(), "/usr/bin/nvidia-cuda-mps-server")
-        .with_file(CONFIG_FILE, CONFIG, 0o644);
+        .with_file(CONFIG_FILE, format!("{TO_CLOUDWATCH}{PROBES}"), 0o644);
     let node = Node::boot(&spec);
     node.succeed(&["systemctl", "start", IMDS, CLOUDWATCH]);
     assert_eq!(complaints(&node, &Installer::Rpm.install(Edition::Old)), NONE);
