@@ -76,8 +76,7 @@ pub fn command(global: &Global) -> Result<(), Failure> {
 
 type TaskOutcome = Result<(), AgentError>;
 
-/// The spool's thread ends when nobody needs the store any more; who asks for the status has it for 2 s at most. A disk
-/// that hangs keeps the thread.
+/// The spool's thread ends when nobody needs the store any more. A disk that hangs keeps the thread.
 const SPOOL_END: Duration = Duration::from_secs(3);
 
 /// Why an agent ended in order.
@@ -281,17 +280,19 @@ impl Agent {
         );
         systemd::ready(&self.status_line());
         let outcome = self.supervise(session, used).await;
-        let is_reload = matches!(outcome, Ok(End::Reload(_)));
-        if is_reload {
+        let (wished, failure) = match outcome {
+            Ok(end) => (end, None),
+            Err(error) => (End::Stopped, Some(error)),
+        };
+        if let End::Reload(_) = wished {
             systemd::reloading("reloading: what was sampled goes into the spool");
             self.handing_over.cancel();
         } else {
             systemd::stopping("stopping: publishing what was sampled");
         }
-        let (stopped, ended) = self.stop(&mut session.signals, is_reload).await;
-        let end = outcome?;
-        if let (Stopped::AndGoOn, End::Reload(_)) = (stopped, &end) {
-            if let Err(error) = ended {
+        let (end, stopped) = self.stop(&mut session.signals, wished).await;
+        if let End::Reload(_) = end {
+            if let Err(error) = stopped {
                 let error = log::chain(&error);
                 tracing::error!(error, "the end before the reload was not in order: going on");
             }
@@ -299,7 +300,7 @@ impl Agent {
             return Ok(end);
         }
         tracing::info!("stopped");
-        ended.map(|()| End::Stopped)
+        failure.map_or(Ok(()), Err).and(stopped).map(|()| end)
     }
 
     /// The next agent opens the same spool: this one's must be closed by then.
@@ -368,15 +369,14 @@ impl Agent {
         (task, outcome)
     }
 
-    /// Ends every task in order. `may_go_on`: no signal has come yet, and the process is to go on afterwards.
-    async fn stop(&mut self, signals: &mut Signals, may_go_on: bool) -> (Stopped, Result<(), AgentError>) {
+    /// Ends every task in order. What comes then is what was wished, unless a signal asks to stop meanwhile.
+    async fn stop(&mut self, signals: &mut Signals, mut end: End) -> (End, Result<(), AgentError>) {
         systemd::watchdog();
         let (sampling, publishing) = (self.sampling.clone(), self.publishing.clone());
         sampling.cancel();
         let limit = tokio::time::sleep(self.stop_limit);
         tokio::pin!(limit);
         let mut failure = None;
-        let mut goes_on = may_go_on;
         loop {
             // The publisher drains the store after the sampler has put the open window into it and the identity has
             // said its last word; the status is served until there is nothing left to show.
@@ -392,17 +392,17 @@ impl Agent {
             }
             tokio::select! {
                 ended = self.tasks.join_next_with_id() => match ended {
-                    None => return (Stopped::of(goes_on), failure.map_or(Ok(()), Err)),
+                    None => return (end, failure.map_or(Ok(()), Err)),
                     // One that panics keeps no other from what it has to finish.
                     Some(ended) => failure = failure.or(self.strike_off(ended).1.err()),
                 },
-                () = &mut limit => return (Stopped::of(goes_on), Err(self.stop_limit())),
+                () = &mut limit => return (end, Err(self.stop_limit())),
                 name = signals.next() => {
-                    if !goes_on {
+                    if let End::Stopped = end {
                         leave_at_once(name);
                     }
                     tracing::info!(signal = name, "stopping");
-                    goes_on = false;
+                    end = End::Stopped;
                 }
             }
         }
@@ -422,21 +422,6 @@ impl Agent {
 
     fn status_line(&self) -> String {
         problems::summary(&self.snapshots.take())
-    }
-}
-
-/// What comes after the last task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stopped {
-    /// The end.
-    AndLeave,
-    /// Another agent.
-    AndGoOn,
-}
-
-impl Stopped {
-    fn of(goes_on: bool) -> Self {
-        if goes_on { Self::AndGoOn } else { Self::AndLeave }
     }
 }
 
@@ -501,7 +486,7 @@ mod tests {
             Ok(())
         });
         let mut signals = Signals::new().unwrap();
-        let error = agent.stop(&mut signals, false).await.1.unwrap_err();
+        let error = agent.stop(&mut signals, End::Stopped).await.1.unwrap_err();
         assert!(
             matches!(error, AgentError::TaskEnded { task: "sampler", .. }),
             "{error}"
@@ -520,8 +505,9 @@ mod tests {
             matches!(error, AgentError::TaskEnded { task: "gpu", .. }),
             "{error}"
         );
-        let (stopped, ended) = agent.stop(&mut session.signals, true).await;
-        assert_eq!(stopped, Stopped::AndGoOn);
-        ended.unwrap();
+        let reload = End::Reload(Box::new(used));
+        let (end, stopped) = agent.stop(&mut session.signals, reload).await;
+        assert!(matches!(end, End::Reload(_)));
+        stopped.unwrap();
     }
 }

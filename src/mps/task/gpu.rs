@@ -217,7 +217,6 @@ impl Supervised {
                     self.warnings.push(warning.clone());
                 }
             }
-            // A server that makes room for another user's has not crashed.
             Event::Over { what } => self.warnings.retain(|warning| warning.what != *what),
             Event::ServerExited { .. } | Event::ServerNotStarted { .. } => {
                 self.servers_ended += 1;
