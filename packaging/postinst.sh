@@ -3,8 +3,9 @@
 # or "abort-remove" and the like where something else went wrong.
 #
 # A first installation enables the agent and, where systemd runs and GPUSHARE_START is not "no", starts it. An upgrade
-# restarts the agent if it runs, and never MPS: CUDA programs notice nothing. Whatever fails here is told and leaves a
-# package that is installed: a package manager that stops half way helps nobody.
+# restarts the agent if it runs or has failed, unless the new version refuses the configuration, and never MPS: CUDA programs
+# notice nothing. Whatever fails here is told and leaves a package that is installed: a package manager that stops half way
+# helps nobody.
 
 mark=/run/gpushare.not-there-before
 unit=gpushare.service
