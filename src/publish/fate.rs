@@ -21,8 +21,9 @@ const LONGEST_MESSAGE: usize = 300;
 const BAD_CERTIFICATE: &str = "invalid peer certificate";
 
 /// The client reads the authorities once, at its first connection: hence the restart.
-const MEND_CERTIFICATE: &str = "look at the node's clock and at who answers in the endpoint's name; an authority of your own, as that of a \
-     proxy that opens TLS, belongs into the system's CA bundle or SSL_CERT_FILE: then restart the agent";
+const MEND_CERTIFICATE: &str = "look at the node's clock and at who answers in the endpoint's name; a node without a CA bundle needs the \
+     package ca-certificates; an authority of your own, as that of a proxy that opens TLS, belongs into that bundle or \
+     SSL_CERT_FILE: then restart the agent";
 
 /// What happened to one request.
 #[derive(Clone, Debug, PartialEq)]

@@ -71,6 +71,23 @@ fn tls_with_an_authority_that_nobody_trusts_is_named_and_nothing_is_sent() {
 }
 
 #[test]
+fn tls_on_a_node_without_any_authority_is_named_with_the_package_that_brings_them() {
+    let fake = FakeCloudWatch::start().unwrap();
+    let front = Front::before(&fake, "server.pem");
+    let node = front
+        .node(&fake, "authority.pem")
+        .with_env("SSL_CERT_FILE", "/dev/null");
+    let agent = node.start();
+    wait_failure(&agent, Class::Unreachable);
+    assert_says(
+        &node,
+        &["(unreachable, ", "invalid peer certificate", "ca-certificates"],
+    );
+    agent.wait("two windows wait", everything_waits);
+    assert!(fake.attempts().is_empty(), "{:?}", fake.attempts());
+}
+
+#[test]
 fn tls_with_a_certificate_that_has_expired_is_named_and_works_once_it_is_renewed() {
     let fake = FakeCloudWatch::start().unwrap();
     let front = Front::before(&fake, "expired.pem");
