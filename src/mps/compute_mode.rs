@@ -28,7 +28,7 @@ const FAILED: i32 = 1;
 /// `EX_UNAVAILABLE` of sysexits.h.
 const UNAVAILABLE: i32 = 69;
 
-/// The mode could not be set.
+/// The mode could not be read or set.
 #[derive(Debug, thiserror::Error)]
 pub enum ComputeModeError {
     /// There is no such GPU, or no driver.
@@ -39,7 +39,7 @@ pub enum ComputeModeError {
     Refused(String),
     /// The process failed in another way.
     #[error(
-        "the process that sets the compute mode failed ({status}){}",
+        "the process that reads and sets the compute mode failed ({status}){}",
         after_colon(words)
     )]
     Failed {
@@ -49,7 +49,9 @@ pub enum ComputeModeError {
         words: String,
     },
     /// It says something that makes no sense.
-    #[error("the process that sets the compute mode says {0:?}, which makes no sense: report this bug")]
+    #[error(
+        "the process that reads and sets the compute mode says {0:?}, which makes no sense: report this bug"
+    )]
     NotUnderstood(String),
     /// The driver takes another mode than it was given.
     #[error("the compute mode was set to {wished}, and reads back as {now}")]
@@ -60,7 +62,7 @@ pub enum ComputeModeError {
         now: ComputeMode,
     },
     /// It does not answer, or there is no process.
-    #[error("the compute mode cannot be set by another process ({SELF} nvml)")]
+    #[error("the compute mode cannot be read and set by another process ({SELF} nvml)")]
     Call(#[source] CallError),
 }
 
@@ -71,14 +73,21 @@ fn after_colon(words: &str) -> String {
     format!(": {words}")
 }
 
-/// Sets the compute mode of a GPU. `global` is handed on, because the configuration names the NVML library.
-pub fn set(global: &Global, gpu: &GpuUuid, mode: ComputeMode) -> Result<ComputeModes, ComputeModeError> {
-    set_by(command(global, gpu, mode), mode, LIMIT)
+/// Reads the compute mode of a GPU. `global` is handed on, because the configuration names the NVML library.
+pub fn read(global: &Global, gpu: &GpuUuid) -> Result<ComputeMode, ComputeModeError> {
+    ask(command(global, gpu, None), LIMIT).map(|modes| modes.now)
 }
 
-fn command(global: &Global, gpu: &GpuUuid, mode: ComputeMode) -> Command {
+/// Sets the compute mode of a GPU, and reads it back.
+pub fn set(global: &Global, gpu: &GpuUuid, mode: ComputeMode) -> Result<ComputeModes, ComputeModeError> {
+    set_by(command(global, gpu, Some(mode)), mode, LIMIT)
+}
+
+/// Reads the mode where none is wished.
+fn command(global: &Global, gpu: &GpuUuid, wished: Option<ComputeMode>) -> Command {
     let mut command = Command::new(SELF);
-    command.args(["nvml", "--gpu", &gpu.0, "--compute-mode", mode.as_str()]);
+    command.args(["nvml", "--gpu", &gpu.0, "--compute-mode"]);
+    command.args(wished.map(ComputeMode::as_str));
     // Its last words are read here, and not by the journal.
     command.args(["--log-format", "text"]);
     if let Some(path) = &global.config {
@@ -92,8 +101,7 @@ fn command(global: &Global, gpu: &GpuUuid, mode: ComputeMode) -> Command {
 }
 
 fn set_by(command: Command, wished: ComputeMode, limit: Duration) -> Result<ComputeModes, ComputeModeError> {
-    let finished = call(command, b"", limit, &Abandoned::default()).map_err(ComputeModeError::Call)?;
-    let change = understood(&finished)?;
+    let change = ask(command, limit)?;
     if change.now != wished {
         return Err(ComputeModeError::NotTaken {
             wished,
@@ -101,6 +109,11 @@ fn set_by(command: Command, wished: ComputeMode, limit: Duration) -> Result<Comp
         });
     }
     Ok(change)
+}
+
+fn ask(command: Command, limit: Duration) -> Result<ComputeModes, ComputeModeError> {
+    let finished = call(command, b"", limit, &Abandoned::default()).map_err(ComputeModeError::Call)?;
+    understood(&finished)
 }
 
 fn understood(finished: &Finished) -> Result<ComputeModes, ComputeModeError> {
@@ -296,10 +309,14 @@ mod tests {
             set: vec!["gpu.nvml_library=/lib/x".into()],
             log_format: None,
         };
-        let command = command(&global, &"GPU-1".into(), ComputeMode::Default);
-        let arguments: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
+        let arguments = |wished| -> Vec<String> {
+            let command = command(&global, &"GPU-1".into(), wished);
+            let words = command.get_args().map(|word| word.to_str().unwrap().to_owned());
+            words.collect()
+        };
+        let setting = arguments(Some(ComputeMode::Default));
         assert_eq!(
-            arguments,
+            setting,
             [
                 "nvml",
                 "--gpu",
@@ -314,6 +331,9 @@ mod tests {
                 "gpu.nvml_library=/lib/x"
             ]
         );
+        let mut reading = setting;
+        reading.remove(4);
+        assert_eq!(arguments(None), reading);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! `gpushare nvml --gpu UUID --compute-mode [MODE]`: reads the compute mode of one GPU, or sets it and reads it back.
 //!
-//! A process of its own, because NVML may hang: whoever starts it kills it after a while. NVML is not shut down, for
-//! the reasons in [`super`].
+//! A process of its own, because NVML may hang: whoever starts it kills it after a while, and by PDEATHSIG if it is
+//! killed itself. NVML is not shut down, for the reasons in [`super`].
 
 use nvml_wrapper::enum_wrappers::device::ComputeMode as NvmlComputeMode;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
+use rustix::process::Signal;
 
 use super::{describe, fault_of_call, fault_of_init};
 use crate::cli::Global;
@@ -101,6 +102,7 @@ impl ComputeModeError {
 
 /// The command: prints [`ComputeModes`] as a line of JSON.
 pub fn command(global: &Global, uuid: &str, wished: Option<ComputeMode>) -> Result<(), Failure> {
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let config = load_config(global)?;
     let library = &config.gpu.nvml_library;
     let nvml = Nvml::builder()

@@ -34,16 +34,32 @@ impl Exclusive {
             }
             return Ok(());
         }
-        match compute_mode::set(&self.global, &self.gpu, ComputeMode::ExclusiveProcess) {
-            Ok(modes) => {
-                if let Err(error) = compute_mode::keep(&self.kept, modes.before) {
-                    self.warn(&chain(&error));
-                }
-            }
+        match self.take() {
+            Ok(()) => {}
             Err(ComputeModeError::Unavailable(words)) => return Err(RunError::Unavailable(trouble(&words))),
             Err(error) => self.warn(&error.in_one_line()),
         }
         Ok(())
+    }
+
+    /// The mode before is kept first: whatever ends this process in between, it is known what to put back.
+    fn take(&self) -> Result<(), ComputeModeError> {
+        let kept = match compute_mode::kept(&self.kept) {
+            Ok(None) => {
+                let before = compute_mode::read(&self.global, &self.gpu)?;
+                compute_mode::keep(&self.kept, before)
+            }
+            Ok(Some(_)) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            self.journal.warn(Warning {
+                what: format!("{}: it will not be restored when MPS ends", chain(&error)),
+                mend: "mend the file system of mps.dir; after the end of MPS set the mode with nvidia-smi -c"
+                    .into(),
+            });
+        }
+        compute_mode::set(&self.global, &self.gpu, ComputeMode::ExclusiveProcess).map(drop)
     }
 
     /// As [`apply`](Self::apply), for a daemon that runs already: nothing stops it.

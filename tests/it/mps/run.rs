@@ -113,6 +113,27 @@ fn m09_there_is_no_daemon_before_the_compute_mode_is_set() {
 }
 
 #[test]
+fn the_compute_mode_is_kept_before_another_is_set_and_who_sets_it_does_not_outlive_the_parent() {
+    let scene = Scene::new("");
+    scene
+        .node
+        .play(&gpu(&format!("[[hang]]\nfunction = \"{SET_MODE}\"")));
+    let run = scene.start_unseen();
+    let setting = || {
+        let calls = scene.node.nvml_calls();
+        calls
+            .iter()
+            .find(|call| call.function == SET_MODE)
+            .map(|call| call.pid)
+    };
+    let setter = wait_for(setting).expect("the mode is being set");
+    let kept = fs_err::read_to_string(scene.daemon_dir().join("gpushare.compute-mode")).unwrap();
+    assert_eq!(kept, "default\n");
+    run.signal(Signal::KILL);
+    wait_gone(setter);
+}
+
+#[test]
 fn m09_a_server_that_does_not_come_is_told_and_keeps_nobody_waiting() {
     let scene = Scene::new("[server]\nexit_at_start = 1");
     let said = scene.start_unseen().wait_ready();
