@@ -45,7 +45,7 @@ use crate::publish::spool::Spool;
 use crate::publish::stdout::StdoutPublisher;
 use crate::publish::store::Store;
 use crate::publish::task::{PublishError, PublishTask};
-use crate::signals::Signals;
+use crate::reload::Answer;
 use crate::status::server::StatusSocket;
 use crate::status::{Snapshots, Watches, problems};
 use crate::systemd;
@@ -290,7 +290,7 @@ impl Agent {
         } else {
             systemd::stopping("stopping: publishing what was sampled");
         }
-        let (end, stopped) = self.stop(&mut session.signals, wished).await;
+        let (end, stopped) = self.stop(session, wished).await;
         if let End::Reload(_) = end {
             if let Err(error) = stopped {
                 let error = log::chain(&error);
@@ -303,8 +303,11 @@ impl Agent {
         failure.map_or(Ok(()), Err).and(stopped).map(|()| end)
     }
 
-    /// The next agent opens the same spool: this one's must be closed by then.
-    async fn let_go_of_the_spool(self) {
+    /// The next agent takes the same lock and socket and opens the same spool: this one's must be closed by then, also
+    /// where a task has not ended in time.
+    async fn let_go_of_the_spool(mut self) {
+        self.serving.cancel();
+        self.tasks.shutdown().await;
         let Self {
             spool,
             store,
@@ -370,7 +373,7 @@ impl Agent {
     }
 
     /// Ends every task in order. What comes then is what was wished, unless a signal asks to stop meanwhile.
-    async fn stop(&mut self, signals: &mut Signals, mut end: End) -> (End, Result<(), AgentError>) {
+    async fn stop(&mut self, session: &mut Session, mut end: End) -> (End, Result<(), AgentError>) {
         systemd::watchdog();
         let (sampling, publishing) = (self.sampling.clone(), self.publishing.clone());
         sampling.cancel();
@@ -397,7 +400,9 @@ impl Agent {
                     Some(ended) => failure = failure.or(self.strike_off(ended).1.err()),
                 },
                 () = &mut limit => return (end, Err(self.stop_limit())),
-                name = signals.next() => {
+                // Who has gone away meanwhile needs no answer.
+                Some(request) = session.requests.recv() => drop(request.send(Answer::Busy)),
+                name = session.signals.next() => {
                     if let End::Stopped = end {
                         leave_at_once(name);
                     }
@@ -485,8 +490,8 @@ mod tests {
             sender.send(()).unwrap();
             Ok(())
         });
-        let mut signals = Signals::new().unwrap();
-        let error = agent.stop(&mut signals, End::Stopped).await.1.unwrap_err();
+        let (mut session, _) = session();
+        let error = agent.stop(&mut session, End::Stopped).await.1.unwrap_err();
         assert!(
             matches!(error, AgentError::TaskEnded { task: "sampler", .. }),
             "{error}"
@@ -506,7 +511,7 @@ mod tests {
             "{error}"
         );
         let reload = End::Reload(Box::new(used));
-        let (end, stopped) = agent.stop(&mut session.signals, reload).await;
+        let (end, stopped) = agent.stop(&mut session, reload).await;
         assert!(matches!(end, End::Reload(_)));
         stopped.unwrap();
     }

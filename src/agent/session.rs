@@ -165,13 +165,20 @@ fn without_moving_mps(fixed: &Fixed) -> Refusal {
     }
 }
 
-/// Windows that wait in memory alone end with the agent that has them.
+/// What is in memory alone ends with the agent that has it: windows that wait, and the open one where nobody would take
+/// it when it is closed.
 fn would_lose(now: &Snapshot) -> Option<Refusal> {
     let spool = now.publish.spool.as_ref()?;
-    (!spool.state.is_well() && now.publish.pending_windows > 0).then(|| Refusal {
+    let waiting = now.publish.pending_windows;
+    let what = match (waiting, now.publish.done.failing_since) {
+        _ if spool.state.is_well() => return None,
+        (0, None) => return None,
+        (0, Some(_)) => "publishing fails".to_owned(),
+        _ => format!("{waiting} windows wait to be published"),
+    };
+    Some(Refusal {
         why: format!(
-            "{} windows wait to be published and the spool {}: a reload may lose them",
-            now.publish.pending_windows,
+            "{what} and the spool {}: a reload may lose samples",
             spool.state.as_str()
         ),
         mend: "mend the spool's disk (gpushare status), then: gpushare reload; or restart the agent, and lose what cannot be \

@@ -24,8 +24,9 @@ use crate::publish::task::PublishSettings;
 const STDOUT_STOP_LIMIT: Duration = Duration::from_millis(1500);
 
 /// The same for CloudWatch: the publisher's own bound ([`Pacing::CLOUDWATCH`]), the grace of the request that is under
-/// way, the spool's (`publish::task::SAVE_LIMIT`), and half a second to spare.
-const CLOUDWATCH_STOP_LIMIT: Duration = Duration::from_millis(9500);
+/// way, the spool's (`publish::task::SAVE_LIMIT`) before a hand-over and after the last attempt, and half a second to
+/// spare.
+const CLOUDWATCH_STOP_LIMIT: Duration = Duration::from_millis(10_500);
 
 pub(super) fn host_settings(config: &Config) -> HostSettings {
     HostSettings {

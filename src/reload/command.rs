@@ -12,6 +12,9 @@ use crate::status::client::{self, ClientError};
 /// How long the agent may take: its tasks end within ten seconds, and start within a few.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// How long nobody may listen between two agents of a process: as long as the spool may take to close.
+const BETWEEN: Duration = Duration::from_secs(4);
+
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -32,10 +35,18 @@ pub enum ReloadError {
     Restarted,
     /// It did not say so in time.
     #[error(
-        "the agent has not taken the configuration up within {} s; look at: journalctl -u gpushare, gpushare status",
+        "the agent has not taken the configuration up within {} s, and may still do so; look at: journalctl -u gpushare, \
+         gpushare status",
         LIMIT.as_secs()
     )]
     Late(#[source] Option<ClientError>),
+    /// An earlier one does not come to its end, or the agent stops.
+    #[error(
+        "the agent has been busy with an earlier reload, or with its end, for {} s; look at: journalctl -u gpushare, \
+         gpushare status",
+        LIMIT.as_secs()
+    )]
+    Busy,
     /// Another version of gpushare.
     #[error("the agent does not know what to reload is: it is another version of gpushare, restart it")]
     NotUnderstood,
@@ -46,10 +57,9 @@ pub fn command(global: &Global) -> Result<(), Failure> {
     // A configuration that is wrong in any case is told in full, and without the agent.
     let config = load_config(global)?;
     let asked = &config.status.socket;
-    let answer = client::request(asked, "reload")?;
-    let answer = serde_json::from_str(&answer).map_err(|_| ReloadError::NotUnderstood)?;
-    match answer {
+    match ask(asked)? {
         Answer::Unchanged => drop(print("nothing has changed\n")?),
+        Answer::Busy => return Err(ReloadError::Busy.into()),
         Answer::Refused(refusal) => return Err(ReloadError::Refused(refusal).into()),
         Answer::Accepted {
             loads,
@@ -62,6 +72,24 @@ pub fn command(global: &Global) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Asks until the agent has time: another reload may be under way, which may have read an earlier configuration.
+fn ask(socket: &Path) -> Result<Answer, Failure> {
+    let deadline = Instant::now() + LIMIT;
+    let mut between = None;
+    loop {
+        match client::request(socket, "reload") {
+            Ok(answer) => match serde_json::from_str(&answer).map_err(|_| ReloadError::NotUnderstood)? {
+                Answer::Busy if Instant::now() < deadline => between = Some(Instant::now() + BETWEEN),
+                answer => return Ok(answer),
+            },
+            Err(ClientError::Unreachable { .. } | ClientError::Silent { .. })
+                if between.is_some_and(|until| Instant::now() < until) => {}
+            Err(error) => return Err(error.into()),
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 fn told(change: &Change) -> String {

@@ -29,6 +29,8 @@ pub type Request = oneshot::Sender<Answer>;
 pub enum Answer {
     /// The configuration is as it was.
     Unchanged,
+    /// The agent is on its way to another configuration, or to its end.
+    Busy,
     /// It is wrong, or cannot be used now. The agent goes on with the one before.
     Refused(Refusal),
     /// The agent's tasks are started anew with it.

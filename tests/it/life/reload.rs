@@ -5,7 +5,7 @@ use std::process::Stdio;
 use fake_cloudwatch::{FakeCloudWatch, Fate, Rule};
 use rustix::process::Signal;
 
-use super::scene::{ONE_GPU, STOP};
+use super::scene::{NO_GPUS, ONE_GPU, STOP, assert_adds_up, full_pipe};
 use super::systemd::Systemd;
 use crate::harness::{Ended, Node, output, quoted, wait_for};
 use crate::publish::scene::node;
@@ -191,13 +191,148 @@ fn what_waits_in_memory_alone_is_not_risked() {
     let node = node.with("publish.max_series", "400");
     let (code, _, stderr) = output(node.command(&["reload"]));
     assert_eq!(code, 78, "{stderr}");
-    assert!(stderr.contains("a reload may lose them"), "{stderr}");
+    assert!(
+        stderr.contains("windows wait to be published and the spool"),
+        "{stderr}"
+    );
     assert_eq!(agent.status().unwrap().configuration.loads, 1);
 
     fake.play([]);
     agent.wait("they have arrived", |status| status.publish.pending_windows == 0);
     let (code, _, stderr) = output(node.command(&["reload"]));
     assert_eq!(code, 0, "{stderr}");
+    assert_eq!(agent.terminate().status.code(), Some(0));
+}
+
+#[test]
+fn the_open_window_is_not_risked_either() {
+    let fake = FakeCloudWatch::start().unwrap();
+    fake.play([Rule::always(Fate::Throttle)]);
+    let node = node(&fake).with("spool.min_free_bytes", "\"1000PiB\"");
+    let agent = node.start();
+    let first = agent.wait("publishing fails", |status| {
+        status.publish.done.failing_since.is_some()
+    });
+    assert!(first.publish.done.windows == 0);
+    // As in the first minute of an outage: what there is waits in the open window.
+    let node = node.with("publish.max_series", "400");
+    let (code, _, stderr) = output(node.command(&["reload"]));
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("a reload may lose samples"), "{stderr}");
+}
+
+#[test]
+fn what_waits_on_the_disk_is_published_by_the_next_agent() {
+    let fake = FakeCloudWatch::start().unwrap();
+    fake.play([Rule::always(Fate::Throttle)]);
+    let node = node(&fake);
+    let agent = node.start();
+    let waiting = agent.wait("windows wait on the disk", |status| {
+        status.publish.pending_windows >= 3
+    });
+    let node = node.with("publish.max_series", "400");
+    let (code, _, stderr) = output(node.command(&["reload"]));
+    assert_eq!(code, 0, "{stderr}");
+    fake.play([]);
+    let least = waiting.publish.pending_windows as u64;
+    let well = agent.wait("they have arrived", |status| {
+        status.publish.pending_windows == 0 && status.publish.done.windows >= least
+    });
+    assert_adds_up(&well);
+    assert_eq!(agent.terminate().status.code(), Some(0));
+    // The window that the reload cuts arrives in two parts, each once: what was throttled was not taken.
+    let accepted = fake.accepted();
+    let arrived: f64 = accepted.iter().flat_map(|datum| &datum.counts).sum();
+    let (earlier, published) = (well.publish.earlier.collected, well.publish.done.samples);
+    assert!(earlier > 0 && published >= earlier, "{published} of {earlier}");
+    assert!(arrived >= published as f64, "{arrived} of {published}");
+}
+
+#[test]
+fn a_task_that_does_not_end_holds_up_no_reload() {
+    let node = Node::new(NO_GPUS);
+    let (_reader, stdout) = full_pipe();
+    let agent = node.start_into(&["run"], stdout);
+    let before = agent.wait("a window waits", |status| status.publish.pending_windows >= 1);
+    let node = node.with("publish.max_series", "400");
+    let (code, stdout, stderr) = output(node.command(&["reload"]));
+    assert_eq!(code, 0, "{stderr}\n{}", agent.log());
+    assert_eq!(stdout, "reloaded: publish.max_series\n");
+    let after = agent.wait("the new agent samples", |status| status.sampler.ticks > 0);
+    assert_eq!((after.agent.pid, after.configuration.used), (before.agent.pid, 2));
+    let waits = after.publish.pending_windows + usize::try_from(after.publish.done.windows).unwrap();
+    assert!(waits >= before.publish.pending_windows, "{after:?}");
+    let log = agent.log();
+    assert!(
+        log.contains("the end before the reload was not in order"),
+        "{log}"
+    );
+    assert!(!log.contains("the spool's disk does not answer"), "{log}");
+}
+
+#[test]
+fn a_second_reload_waits_for_the_first_and_is_done_too() {
+    let fake = FakeCloudWatch::start().unwrap();
+    // The request under way gets two seconds for its answer: time for another reload.
+    fake.play([Rule::always(Fate::Hang)]);
+    let node = node(&fake);
+    let systemd = Systemd::on(&node);
+    let node = systemd.supervises(node);
+    let agent = node.start();
+    systemd.wait("READY=1");
+    wait_for(|| (!fake.attempts().is_empty()).then_some(())).expect("a request is under way");
+    let node = node.with("publish.max_series", "400");
+    let first = node
+        .command(&["reload"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    systemd.wait("RELOADING=1");
+    let node = node.with("publish.max_series", "300");
+    let (code, stdout, stderr) = output(node.command(&["reload"]));
+    assert_eq!(
+        (code, stdout.as_str()),
+        (0, "reloaded: publish.max_series\n"),
+        "{stderr}\n{}",
+        agent.log()
+    );
+    let first = first.wait_with_output().unwrap();
+    assert_eq!(first.status.code(), Some(0), "{first:?}");
+    let after = agent.wait("both are done", |status| status.configuration.used == 3);
+    assert_eq!(after.publish.max_series, 300);
+}
+
+#[test]
+fn an_agent_that_stops_takes_up_nothing() {
+    let fake = FakeCloudWatch::start().unwrap();
+    fake.play([Rule::always(Fate::Hang)]);
+    let node = node(&fake);
+    let systemd = Systemd::on(&node);
+    let node = systemd.supervises(node);
+    let agent = node.start();
+    systemd.wait("READY=1");
+    wait_for(|| (!fake.attempts().is_empty()).then_some(())).expect("a request is under way");
+    agent.signal(Signal::TERM);
+    systemd.wait("STOPPING=1");
+    let node = node.with("publish.max_series", "400");
+    let (code, stdout, stderr) = output(node.command(&["reload"]));
+    assert_eq!((code, stdout.as_str()), (69, ""), "{stderr}");
+    assert!(stderr.contains("no agent answers on"), "{stderr}");
+    assert_eq!(agent.ended().status.code(), Some(0));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_refused() {
+    let node = Node::new(ONE_GPU);
+    let agent = node.start();
+    let (config, reload) = (node.path("config.toml"), node.command(&["reload"]));
+    fs_err::remove_file(&config).unwrap();
+    fs_err::create_dir(&config).unwrap();
+    let (code, _, stderr) = output(reload);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains("config.toml"), "{stderr}");
+    assert_eq!(agent.status().unwrap().configuration.loads, 1);
     assert_eq!(agent.terminate().status.code(), Some(0));
 }
 

@@ -1,10 +1,14 @@
 //! The nodes that these tests run on, and how they look at what was printed.
 
 use std::collections::BTreeMap;
+use std::io::{PipeReader, Write};
+use std::os::fd::AsFd;
+use std::process::Stdio;
 use std::time::Duration;
 
 use gpushare::metrics::Metric;
 use gpushare::status::Snapshot;
+use rustix::fs::OFlags;
 use serde_json::Value;
 
 use crate::harness::{Datum, datums};
@@ -74,4 +78,19 @@ pub(crate) fn has_ended(pid: u32) -> bool {
         stat.rsplit_once(") ")
             .is_some_and(|(_, rest)| rest.starts_with('Z'))
     })
+}
+
+/// What a full pipe holds before the agent writes into it.
+pub(super) const FILLING: char = '#';
+
+/// A pipe that takes nothing more until it is read.
+pub(super) fn full_pipe() -> (PipeReader, Stdio) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // The flag belongs to the pipe's end, which the agent inherits: it must be off again.
+    rustix::fs::fcntl_setfl(writer.as_fd(), OFlags::NONBLOCK).unwrap();
+    let filling = [FILLING as u8; 4096];
+    while writer.write(&filling).is_ok() {}
+    while writer.write(&filling[..1]).is_ok() {}
+    rustix::fs::fcntl_setfl(writer.as_fd(), OFlags::empty()).unwrap();
+    (reader, writer.into())
 }

@@ -1,17 +1,17 @@
 //! The end: signals, and readers that do not read.
 
-use std::io::{PipeReader, Read, Write};
-use std::os::fd::AsFd;
+use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use rustix::fs::OFlags;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::scene::{NO_GPUS, ONE_GPU, STOP, assert_adds_up, has_ended, samples_in, windows};
+use super::scene::{
+    FILLING, NO_GPUS, ONE_GPU, STOP, assert_adds_up, full_pipe, has_ended, samples_in, windows,
+};
 use crate::harness::{Datum, Node, datums, output, wait_for};
 
 #[test]
@@ -238,19 +238,4 @@ fn a_killed_agent_takes_its_nvml_process_along_and_its_socket_is_replaced() {
     let second = node.start();
     assert_eq!(second.status().unwrap().agent.pid, second.pid());
     assert_eq!(second.terminate().status.code(), Some(0));
-}
-
-/// What a full pipe holds before the agent writes into it.
-const FILLING: char = '#';
-
-/// A pipe that takes nothing more until it is read.
-fn full_pipe() -> (PipeReader, Stdio) {
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    // The flag belongs to the pipe's end, which the agent inherits: it must be off again.
-    rustix::fs::fcntl_setfl(writer.as_fd(), OFlags::NONBLOCK).unwrap();
-    let filling = [FILLING as u8; 4096];
-    while writer.write(&filling).is_ok() {}
-    while writer.write(&filling[..1]).is_ok() {}
-    rustix::fs::fcntl_setfl(writer.as_fd(), OFlags::empty()).unwrap();
-    (reader, writer.into())
 }
