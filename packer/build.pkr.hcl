@@ -8,8 +8,16 @@ locals {
   name_version = regex_replace(local.version, "[^0-9A-Za-z.]", "-")
   description  = "EKS ${var.kubernetes_version} node for shared GPUs: gpushare ${local.version} on the AL2023 NVIDIA image ({{ .SourceAMI }})"
 
-  builders      = { x86_64 = "m6i.large", arm64 = "m6g.large" }
-  instance_type = var.instance_type == "" ? local.builders[var.architecture] : var.instance_type
+  # A package for another architecture has no builder, and is refused here, before an instance has started: a validation
+  # sees one variable alone.
+  package_architecture = regex_replace(basename(var.package), "^.*[._](x86_64|aarch64|amd64|arm64)[.](rpm|deb)$", "$1")
+  builders = {
+    "x86_64 on x86_64" = "m6i.large"
+    "amd64 on x86_64"  = "m6i.large"
+    "aarch64 on arm64" = "m6g.large"
+    "arm64 on arm64"   = "m6g.large"
+  }
+  instance_type = [for type in [var.instance_type, local.builders["${local.package_architecture} on ${var.architecture}"]] : type if type != ""][0]
 
   known = {
     Name                          = local.ami_name

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Takes off what belongs to the builder and not to an image: its identity, its keys, its logs, and what was uploaded.
 #
-# The list is that of EKS's own images, with the secrets of systemd and what an agent keeps. The host forgets who it was:
-# where a rehearsal ran it is a new machine at its next boot.
+# The list is that of EKS's own images, with the secrets of systemd, what an agent keeps, and the session manager's state. The
+# host forgets who it was: where a rehearsal ran it is a new machine at its next boot.
 set -euo pipefail
 
 : "${UPLOAD:?}"
@@ -17,7 +17,8 @@ rm -f /etc/hostname
 # Empty and not missing: every instance finds one for itself, and takes its units as they are enabled here.
 : >/etc/machine-id
 rm -f /var/lib/dbus/machine-id
-# Two machines with the same seed draw the same secrets.
+# Two machines with the same seed draw the same secrets. Stopped, its unit does not save another one at the end.
+systemctl stop systemd-random-seed.service
 rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
 
 rm -f /etc/ssh/ssh_host_*
@@ -30,12 +31,16 @@ rm -rf /var/lib/dhclient/* /var/lib/dhcp/dhclient.*
 if command -v dnf >/dev/null; then
     dnf clean all --quiet
 fi
-rm -rf /var/cache/dnf /var/lib/dnf/history* /var/lib/yum/history
+rm -rf /var/cache/dnf
 
 # The journal goes to /run from now on, until the machine is switched off.
 journalctl --quiet --relinquish-var
 rm -rf /var/log/journal/*
 rm -rf /var/log/audit/* /var/log/cloud-init.log /var/log/cloud-init-output.log /var/log/messages /var/log/secure
-# Of the session that this runs in; its agent writes on into files that have no name any more.
-rm -f /var/log/amazon/ssm/*.log /var/log/dnf*.log
-rm -f /var/log/wtmp /var/log/btmp /var/log/lastlog
+rm -f /var/log/dnf*.log /var/log/wtmp /var/log/btmp /var/log/lastlog
+
+# This runs in a session of the session manager's agent, which keeps the builder's instance id and logs until it ends. At
+# the end of the machine this unit is stopped after that agent is.
+systemd-run --quiet --unit=forget-builder --property=Type=oneshot --property=RemainAfterExit=yes \
+    --property=Before=amazon-ssm-agent.service \
+    --property='ExecStop=-/usr/bin/find /var/lib/amazon/ssm /var/log/amazon/ssm -mindepth 1 -delete' /usr/bin/true

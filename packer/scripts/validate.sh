@@ -65,7 +65,7 @@ check_clean() {
         /var/lib/systemd/credential.secret
         /var/lib/cloud/instance /var/lib/cloud/instances /var/lib/cloud/data
         /var/log/journal/* /var/log/audit/* /var/log/cloud-init.log /var/log/cloud-init-output.log
-        /var/log/messages /var/log/secure /var/log/amazon/ssm/*.log /var/log/dnf*.log /tmp/gpushare-image
+        /var/log/messages /var/log/secure /var/log/dnf*.log /tmp/gpushare-image
     )
     shopt -u nullglob
     while read -r home; do
@@ -78,6 +78,9 @@ check_clean() {
         fi
     done
     ((${#existing[@]} == 0)) || fail "${existing[*]} would be in the image" "cleanup.sh removes it: what made it again?"
+    # It writes on as long as this session lasts.
+    systemctl --quiet is-active forget-builder.service || fail "the session manager's files would be in the image" \
+        "cleanup.sh starts forget-builder.service, which removes them at the end: who stopped it?"
     [[ ! -s /etc/machine-id ]] || fail "/etc/machine-id names this machine" "cleanup.sh empties it: what wrote it again?"
 }
 

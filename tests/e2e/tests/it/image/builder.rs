@@ -27,6 +27,15 @@ case \"$*\" in
 esac
 ";
 
+/// In place of the session manager's agent: it writes until it is stopped, and then as well.
+const SSM_AGENT: &str = "\
+[Service]
+ExecStart=/bin/sh -c 'mkdir -p /var/lib/amazon/ssm/i-0builder /var/log/amazon/ssm; exec sleep infinity'
+ExecStop=/bin/sh -c 'date | tee /var/lib/amazon/ssm/i-0builder/session /var/log/amazon/ssm/errors.log'
+[Install]
+WantedBy=multi-user.target
+";
+
 /// The node with its sshd, and a folder for packer's files.
 pub(super) struct Builder {
     pub(super) node: Node,
@@ -53,6 +62,13 @@ pub(super) fn accelerated(name: &str) -> Spec {
     let mps = built("fake-mps");
     let library = fake_nvml::library_path();
     let mut spec = standard(name)
+        .with_file("/etc/systemd/system/amazon-ssm-agent.service", SSM_AGENT, 0o644)
+        // A container has no use for a seed; an instance saves one when it is switched off.
+        .with_file(
+            "/etc/systemd/system/systemd-random-seed.service.d/everywhere.conf",
+            "[Unit]\nConditionVirtualization=\n",
+            0o644,
+        )
         .with_bind(&mps, "/usr/bin/nvidia-cuda-mps-control")
         .with_bind(&mps, "/usr/bin/nvidia-cuda-mps-server")
         // Where Amazon Linux has it, and where Debian looks for it.

@@ -127,6 +127,14 @@ fn wrong_variables_are_refused_before_anything_runs() {
         let (valid, text) = validate(&[package.as_str(), variable]);
         assert!(!valid && text.contains(said), "{variable}: {text}");
     }
+    let other = dir.path().join("gpushare-0.1.0-1.aarch64.rpm");
+    fs::write(&other, "").unwrap();
+    let other = format!("package={}", other.display());
+    let (valid, text) = validate(&[other.as_str()]);
+    let both = r#"local.package_architecture as "aarch64", var.architecture as "x86_64""#;
+    assert!(!valid && text.contains(both), "{text}");
+    let (valid, text) = validate(&[other.as_str(), "architecture=arm64"]);
+    assert!(valid, "{text}");
     for name in ["package", "ami_name_pattern"] {
         let text = fs::read_to_string(template.join("variables.pkr.hcl")).unwrap();
         let block = text.split(&format!("variable \"{name}\"")).nth(1).unwrap();

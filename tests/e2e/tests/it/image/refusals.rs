@@ -191,6 +191,12 @@ fn an_image_that_is_not_what_it_should_be_is_not_valid() {
         "do not rename it",
     );
     assert_eq!(validate().code, 0);
+    node.succeed(&["systemctl", "stop", "forget-builder.service"]);
+    refused(
+        &validate(),
+        "the session manager's files would be in the image",
+        "cleanup.sh starts forget-builder.service",
+    );
 }
 
 /// What is done to a valid image, what is said of it, and of the mend.
