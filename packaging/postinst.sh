@@ -9,6 +9,8 @@
 
 mark=/run/gpushare.not-there-before
 unit=gpushare.service
+# Where rpm puts a configuration that was changed when it removes the package.
+saved=/etc/gpushare/config.toml.rpmsave
 
 warn() {
     echo "gpushare: $*" >&2
@@ -28,16 +30,26 @@ install_first() {
     systemctl --no-reload preset --quiet "$unit" || warn "$unit is not enabled: systemctl enable --now $unit"
     systemd_runs || return
     take_over_units
+    [ ! -e "$saved" ] || warn "the configuration of the installation before is not used. To use it:
+mv $saved ${saved%.rpmsave} && systemctl restart $unit"
     [ "$GPUSHARE_START" != no ] && systemctl is-enabled --quiet "$unit" || return
     systemctl start "$unit" || warn "the agent does not start: journalctl -u $unit says why; gpushare check, too"
+}
+
+# What the new version says against the configuration; fails where it takes it. Any command that reads the configuration
+# first, and ends soon, tells. Its environment is that of the agent that runs: its unit may set keys there.
+refusal() {
+    pid=$(systemctl show --property=MainPID --value "$unit")
+    [ "${pid:-0}" -gt 0 ] || pid=self
+    # xargs turns what a command fails with into 123.
+    xargs -0 -a "/proc/$pid/environ" sh -c 'env -i "$@" gpushare status 2>&1 >/dev/null; test $? -ne 78' sh
+    [ $? -eq 123 ]
 }
 
 upgrade() {
     systemd_runs || return
     take_over_units
-    # Any command that reads the configuration first, and ends soon, tells whether the new version takes it.
-    words=$(gpushare status 2>&1 >/dev/null)
-    if [ $? -eq 78 ]; then
+    if words=$(refusal); then
         warn "the new version refuses the configuration; an agent that runs goes on as it is, but would not start again.
 Correct it, then: systemctl try-restart $unit
 $words"
