@@ -6,7 +6,7 @@ use super::machine::Machine;
 use super::report::{Figures, render};
 use super::subject::{Node, Subject};
 use super::{mps, node, outage, pushes, ready, replay, soak, spool, steady, supervising, tick, traffic};
-use crate::agent::{ALL_GROUPS, Interrupt};
+use crate::agent::Interrupt;
 use crate::args::{Args, UsageError};
 use crate::workspace::{Workspace, succeed};
 
@@ -96,15 +96,7 @@ fn measure(workspace: &Workspace, options: Options) -> anyhow::Result<Figures> {
     let tick = tick::run(workspace)?;
     let spool = spool::run(workspace)?;
     let interrupt = Interrupt::listen()?;
-    let node = Node {
-        instance_type: "p5.48xlarge",
-        sample_interval: "1s",
-        publish_interval: "60s",
-        groups: ALL_GROUPS,
-        ring_hz: None,
-        mps: false,
-    };
-    let subject = Subject::set(workspace, &node)?;
+    let subject = Subject::set(workspace, &Node::large())?;
     let measured = || {
         Ok(Figures {
             binary_bytes: fs_err::metadata(&subject.binary)?.len(),

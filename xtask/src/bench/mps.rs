@@ -15,7 +15,7 @@ use super::ready;
 use super::steady::family;
 use super::subject::{Node, Subject};
 use crate::agent::procfs::Process;
-use crate::agent::{ALL_GROUPS, Agent, Interrupt, output_within, quit_all, verified_servers};
+use crate::agent::{Agent, Interrupt, output_within, quit_all, verified_servers};
 use crate::workspace::Workspace;
 
 const GPUS: usize = 8;
@@ -62,12 +62,8 @@ pub(super) struct Cycle {
 pub(super) fn run(workspace: &Workspace, interrupt: &Interrupt) -> anyhow::Result<Mps> {
     println!("MPS on {GPUS} GPUs, {RUNS} runs of each");
     let node = Node {
-        instance_type: "p5.48xlarge",
-        sample_interval: "1s",
-        publish_interval: "60s",
-        groups: ALL_GROUPS,
-        ring_hz: None,
         mps: true,
+        ..Node::large()
     };
     let stage = Stage {
         subject: Subject::set(workspace, &node)?,

@@ -58,12 +58,8 @@ pub(super) struct Replay {
 pub(super) fn run(workspace: &Workspace, interrupt: &Interrupt) -> anyhow::Result<Replay> {
     println!("a day of 8 GPUs is replayed");
     let node = Node {
-        instance_type: "p5.48xlarge",
-        sample_interval: "1s",
-        publish_interval: "60s",
         groups: &traffic::GROUPS,
-        ring_hz: None,
-        mps: false,
+        ..Node::large()
     };
     let subject = Subject::set(workspace, &node)?;
     let dir = subject.dir.path().join("spool");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::agent::{Cloud, MpsSettings, PlayedMps, Settings, may_set_modes, with_processes};
+use crate::agent::{ALL_GROUPS, Cloud, MpsSettings, PlayedMps, Settings, may_set_modes, with_processes};
 use crate::workspace::Workspace;
 
 /// A simulated node.
@@ -19,6 +19,20 @@ pub(super) struct Node<'a> {
     pub(super) ring_hz: Option<u32>,
     /// Whether MPS is on, and nothing on the GPUs but its servers.
     pub(super) mps: bool,
+}
+
+impl Node<'_> {
+    /// Eight GPUs and the default intervals.
+    pub(super) fn large() -> Self {
+        Self {
+            instance_type: "p5.48xlarge",
+            sample_interval: "1s",
+            publish_interval: "60s",
+            groups: ALL_GROUPS,
+            ring_hz: None,
+            mps: false,
+        }
+    }
 }
 
 /// What a measured agent is started from.
