@@ -20,7 +20,7 @@ pub use error::MpsCommandError;
 
 use super::argument::named;
 use super::backend::{Backend, BackendError, Unit};
-use super::compute_mode;
+use super::compute_mode::Driver;
 use super::control::{self, Control, ControlError};
 use super::directories::Directories;
 use super::protocol::{Client, Report};
@@ -72,7 +72,7 @@ pub fn quit(global: &Global, gpu: &str, by_agent: bool) -> Result<(), Failure> {
         // One that was being started again has taken the mark away.
         scene.mark_quit()?;
     }
-    let restored = scene.restore(global)?;
+    let restored = scene.restore()?;
     let mut text = end.in_words(&scene.gpu);
     if let Some(mode) = restored {
         let _ = writeln!(text, "The compute mode is {mode} again.");
@@ -194,12 +194,14 @@ impl Scene {
         }
     }
 
-    fn restore(&self, global: &Global) -> Result<Option<ComputeMode>, MpsCommandError> {
-        let kept = self.directories.compute_mode();
-        compute_mode::restore(global, &self.gpu, &kept).map_err(|source| MpsCommandError::Restore {
-            gpu: self.gpu.clone(),
-            source,
-        })
+    fn restore(&self) -> Result<Option<ComputeMode>, MpsCommandError> {
+        let driver = Driver::new(&self.config.gpu.nvml_library, &self.gpu);
+        driver
+            .restore(&self.directories.compute_mode())
+            .map_err(|source| MpsCommandError::Restore {
+                gpu: self.gpu.clone(),
+                source,
+            })
     }
 
     /// What was stopped on purpose is the agent's to start.

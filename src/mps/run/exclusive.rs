@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use super::RunError;
 use super::journal::Journal;
-use crate::cli::Global;
-use crate::gpu::{ComputeMode, GpuUuid};
+use crate::gpu::ComputeMode;
 use crate::log::chain;
-use crate::mps::compute_mode::{self, ComputeModeError};
+use crate::mps::compute_mode::{self, ComputeModeError, Driver};
 use crate::mps::{Trouble, Warning};
 
 /// What comes before the mend in what the process that sets the mode says.
@@ -15,8 +14,7 @@ const MEND: &str = "; mend: ";
 
 /// What it takes to set the mode.
 pub(super) struct Exclusive {
-    pub(super) global: Global,
-    pub(super) gpu: GpuUuid,
+    pub(super) driver: Driver,
     /// `mps.exclusive_process`.
     pub(super) wished: bool,
     /// The file that keeps the mode before MPS.
@@ -29,7 +27,7 @@ impl Exclusive {
     /// such GPU, or no driver; everything else is a warning. Blocks as long as NVML may take.
     pub(super) fn apply(&self) -> Result<(), RunError> {
         if !self.wished {
-            if let Err(error) = compute_mode::restore(&self.global, &self.gpu, &self.kept) {
+            if let Err(error) = self.driver.restore(&self.kept) {
                 self.warn(&chain(&error));
             }
             return Ok(());
@@ -46,7 +44,7 @@ impl Exclusive {
     fn take(&self) -> Result<(), ComputeModeError> {
         let kept = match compute_mode::kept(&self.kept) {
             Ok(None) => {
-                let before = compute_mode::read(&self.global, &self.gpu)?;
+                let before = self.driver.read()?;
                 compute_mode::keep(&self.kept, before)
             }
             Ok(Some(_)) => Ok(()),
@@ -59,7 +57,7 @@ impl Exclusive {
                     .into(),
             });
         }
-        compute_mode::set(&self.global, &self.gpu, ComputeMode::ExclusiveProcess).map(drop)
+        self.driver.set(ComputeMode::ExclusiveProcess).map(drop)
     }
 
     /// As [`apply`](Self::apply), for a daemon that runs already: nothing stops it.

@@ -17,6 +17,7 @@ use crate::commands::{Failure, load_config};
 use crate::config;
 use crate::gpu::GpuUuid;
 use crate::log::chain;
+use crate::mps::compute_mode::Driver;
 use crate::mps::control::{self, Control, ControlError};
 use crate::mps::directories::Directories;
 use crate::mps::events::Event;
@@ -53,6 +54,7 @@ struct Supervisor {
     mps: config::Mps,
     directories: Directories,
     control: Control,
+    driver: Driver,
 }
 
 impl Supervisor {
@@ -65,6 +67,7 @@ impl Supervisor {
         Ok(Self {
             global: global.clone(),
             control: Control::of(&config.mps, &directories),
+            driver: Driver::new(&config.gpu.nvml_library, &gpu),
             gpu,
             mps: config.mps,
             directories,
@@ -139,8 +142,7 @@ impl Supervisor {
 
     fn exclusive(&self, wished: bool, journal: &Journal) -> Exclusive {
         Exclusive {
-            global: self.global.clone(),
-            gpu: self.gpu.clone(),
+            driver: self.driver.clone(),
             wished,
             kept: self.directories.compute_mode(),
             journal: journal.clone(),
