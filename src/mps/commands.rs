@@ -21,6 +21,7 @@ pub use error::MpsCommandError;
 use super::argument::named;
 use super::backend::{Backend, BackendError, Unit};
 use super::compute_mode::Driver;
+use super::configured;
 use super::control::{self, Control, ControlError};
 use super::directories::Directories;
 use super::protocol::{Client, Report};
@@ -28,7 +29,7 @@ use super::run::clear_leftovers;
 use super::supervisor::{Supervisor, own_unit};
 use super::units::{Units, unit_name};
 use crate::cli::Global;
-use crate::commands::{Failure, load_config, print};
+use crate::commands::{Failure, print};
 use crate::config::{Config, MpsBackend};
 use crate::gpu::{ComputeMode, GpuUuid};
 
@@ -115,7 +116,7 @@ struct Scene {
 
 impl Scene {
     fn of(global: &Global, argument: &str) -> Result<Self, Failure> {
-        let config = load_config(global)?;
+        let config = configured::load(global)?.config;
         let numbers = config.node.state_dir.join("gpus.json");
         let gpu = named(argument, &numbers).map_err(MpsCommandError::from)?;
         let directories = Directories::of(&config.mps, &gpu).map_err(MpsCommandError::from)?;

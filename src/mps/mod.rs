@@ -9,6 +9,7 @@
 //! * [`supervisor`]: finds the process that keeps a daemon, by the lock that it holds;
 //! * [`run`]: `gpushare mps run`, the small parent of one control daemon;
 //! * [`commands`]: `gpushare mps quit` and `mps restart`;
+//! * `configured`: their configuration, also after the file has become wrong;
 //! * [`argument`]: the GPU that an operator names;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
 //! * [`compute_mode`]: sets the GPU's compute mode and puts it back; [`call`]: what both call programs with;
@@ -24,6 +25,7 @@ pub mod backend;
 pub mod call;
 pub mod commands;
 pub mod compute_mode;
+mod configured;
 pub mod control;
 pub mod directories;
 pub mod events;

@@ -35,8 +35,17 @@ const FAST_FOR: Duration = Duration::from_secs(15);
 /// The longest pause between two probes of one that is not `Ready`.
 const SLOWED: Duration = Duration::from_secs(5);
 
+/// Where a daemon's process says what it does.
+const LOG: &str = "journalctl -u 'gpushare-mps@*' (the agent's own log, with mps.backend = \"process\")";
+
 /// What `mps run` exits with when something that it needs is not there.
 const UNAVAILABLE: i32 = 69;
+
+/// The same when its command line is wrong.
+const WRONG_USAGE: i32 = 64;
+
+/// The same when its configuration is wrong, and none is kept that was right.
+const WRONG_CONFIGURATION: i32 = 78;
 
 /// What is wished of every GPU's MPS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -485,16 +494,23 @@ fn stopping() -> Trouble {
 }
 
 fn failed(ended: &Ended) -> Trouble {
-    let why = match ended.code {
-        Some(UNAVAILABLE) => "something that it needs is not there".into(),
-        Some(code) => format!("it ended with exit code {code}"),
-        None => format!("it ended: {}", ended.result),
+    let look = || format!("run `gpushare check`, and look at: {LOG}");
+    let (why, mend) = match ended.code {
+        Some(WRONG_CONFIGURATION) => (
+            "its configuration is wrong".into(),
+            "correct it: gpushare check shows what is wrong".into(),
+        ),
+        Some(WRONG_USAGE) => (
+            "its command line is wrong (exit code 64)".into(),
+            "look at the ExecStart= of gpushare-mps@.service and its drop-ins".into(),
+        ),
+        Some(UNAVAILABLE) => ("something that it needs is not there".into(), look()),
+        Some(code) => (format!("it ended with exit code {code}"), look()),
+        None => (format!("it ended: {}", ended.result), look()),
     };
     Trouble {
         why,
-        mend:
-            "run `gpushare check`, and look at: journalctl -u 'gpushare-mps@*'; it is tried again by itself"
-                .into(),
+        mend: format!("{mend}; it is tried again by itself"),
     }
 }
 

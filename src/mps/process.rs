@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use super::backend::{Backend, BackendError, Ended, Unit};
+use super::configured;
 use super::directories::Directories;
 use super::supervisor::{Supervisor, SupervisorError};
 use crate::config;
@@ -118,6 +119,8 @@ impl Processes {
         for name in NOT_INHERITED {
             command.env_remove(name);
         }
+        // As systemd tells a unit: this agent goes on with its configuration should the file become wrong.
+        command.env(configured::DIRECTORY, &self.mps.dir);
         // A terminal's Ctrl-C is for the agent alone.
         let spawned = command
             .process_group(0)

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::pause::Pause;
-use super::{Decision, Seen, Step, Wish};
+use super::{Decision, LOG, Seen, Step, Wish};
 use crate::mps::protocol::{Client, Report, Server, ServerStatus};
 use crate::mps::{MpsState, Trouble};
 
@@ -148,9 +148,9 @@ impl Servers {
                 "its server keeps crashing: {} ends within a minute",
                 self.ends.len()
             ),
-            mend: "look at: journalctl -u 'gpushare-mps@*'; and dmesg | grep -i nvrm. A new one is started with the \
-                   next client, or in a minute"
-                .into(),
+            mend: format!(
+                "look at: {LOG}; and dmesg | grep -i nvrm. A new one is started with the next client, or in a minute"
+            ),
         }
     }
 
@@ -250,7 +250,7 @@ fn no_server(intruders: &[u32]) -> Trouble {
     let (why, mend) = if intruders.is_empty() {
         (
             "it has no server: none starts".to_owned(),
-            "look at: journalctl -u 'gpushare-mps@*'; it is tried again by itself".to_owned(),
+            format!("look at: {LOG}; it is tried again by itself"),
         )
     } else {
         (

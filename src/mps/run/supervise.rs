@@ -1,23 +1,25 @@
 //! The life of one daemon, from nothing to its end.
 
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::attention::{Attention, Wake};
-use super::captor::{self, Captor};
+use super::captor;
 use super::daemon::{self, Daemon, Launch, Programs};
 use super::drain::Drain;
 use super::exclusive::Exclusive;
-use super::journal::Journal;
+use super::journal::{About, Journal};
 use super::ready::{self, Came, Coming};
 use super::verdict::{self, Wanted};
 use super::{RunError, leftovers, lock, place};
 use crate::cli::Global;
-use crate::commands::{Failure, load_config};
+use crate::commands::Failure;
 use crate::config;
 use crate::gpu::GpuUuid;
 use crate::log::chain;
 use crate::mps::compute_mode::Driver;
+use crate::mps::configured::{self, Configured, Origin};
 use crate::mps::control::{self, Control, ControlError};
 use crate::mps::directories::Directories;
 use crate::mps::events::Event;
@@ -52,6 +54,7 @@ struct Supervisor {
     global: Global,
     gpu: GpuUuid,
     mps: config::Mps,
+    origin: Origin,
     directories: Directories,
     control: Control,
     driver: Driver,
@@ -60,7 +63,7 @@ struct Supervisor {
 impl Supervisor {
     /// Takes from the configuration what it needs; the rest of it must not stay in memory for each GPU.
     fn new(global: &Global, gpu: &str) -> Result<Self, Failure> {
-        let config = load_config(global)?;
+        let Configured { config, origin } = configured::load(global)?;
         let numbers = config.node.state_dir.join("gpus.json");
         let gpu = argument::named(gpu, &numbers).map_err(RunError::from)?;
         let directories = Directories::of(&config.mps, &gpu).map_err(RunError::from)?;
@@ -71,6 +74,7 @@ impl Supervisor {
             gpu,
             mps: config.mps,
             directories,
+            origin,
         })
     }
 
@@ -85,8 +89,9 @@ impl Supervisor {
         let journal = Journal::open(&self.directories.events());
         let pid = std::process::id();
         journal.write(Event::Begun { pid });
-        let mut captor = Captor::at(captor::DEFAULT_PIPE_DIR);
-        captor.look(&journal);
+        self.origin.keep();
+        journal.settle(About::Configuration, self.origin.wrong.clone());
+        captor::look(Path::new(captor::DEFAULT_PIPE_DIR), &journal);
         let prepared = self.prepare(&journal);
         let started = prepared.and_then(|prepared| self.start(&prepared, &attention, &journal));
         let (daemon, drain) =
@@ -95,7 +100,6 @@ impl Supervisor {
             supervisor: self,
             attention,
             journal,
-            captor,
             drain,
             daemon,
             resetting: None,
@@ -129,12 +133,17 @@ impl Supervisor {
         Ok(Prepared { programs, multi_user })
     }
 
-    /// What can be changed under a daemon that runs, as it is configured now.
-    fn configured_now(&self) -> config::Mps {
-        match load_config(&self.global) {
-            Ok(config) => config.mps,
+    /// What can be changed under a daemon that runs, as it is configured now; what it was at the start, where that is
+    /// wrong.
+    fn configured_now(&self, journal: &Journal) -> config::Mps {
+        match configured::now(&self.global) {
+            Ok(now) => {
+                now.origin.keep();
+                journal.settle(About::Configuration, None);
+                now.config.mps
+            }
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "the configuration is wrong: what it was at the start is used");
+                journal.settle(About::Configuration, Some(configured::warning(&error)));
                 self.mps.clone()
             }
         }
@@ -191,7 +200,6 @@ struct Life<'a> {
     supervisor: &'a Supervisor,
     attention: Attention,
     journal: Journal,
-    captor: Captor,
     drain: Drain,
     daemon: Daemon,
     /// Sets the compute mode again: NVML may hang, and the end of the daemon must be noticed meanwhile.
@@ -242,8 +250,17 @@ impl Life<'_> {
                 Wake::Gone => return Ok(Wanted::No),
                 Wake::Terminate => return Ok(self.stop()),
                 Wake::Reload => self.reload(),
-                Wake::Time => self.captor.look(&self.journal),
+                Wake::Time => self.look_around(),
             }
+        }
+    }
+
+    /// What nobody tells us of.
+    fn look_around(&self) {
+        captor::look(Path::new(captor::DEFAULT_PIPE_DIR), &self.journal);
+        if self.journal.is_warned_of(About::Configuration) {
+            // It may have been corrected.
+            let _ = self.supervisor.configured_now(&self.journal);
         }
     }
 
@@ -266,13 +283,12 @@ impl Life<'_> {
     fn reload(&mut self) {
         tracing::info!("SIGHUP: compute mode and view are set again");
         let supervisor = self.supervisor;
-        let mps = supervisor.configured_now();
-        if let Err(error) = ready::show(&mps, &supervisor.directories) {
-            self.journal.warn(Warning {
-                what: chain(&error),
-                mend: error.trouble().mend,
-            });
-        }
+        let mps = supervisor.configured_now(&self.journal);
+        let shown = ready::show(&mps, &supervisor.directories).map_err(|error| error.trouble());
+        let warning = shown
+            .err()
+            .map(|Trouble { why, mend }| Warning { what: why, mend });
+        self.journal.settle(About::View, warning);
         if self
             .resetting
             .as_ref()

@@ -418,6 +418,10 @@ impl Supervised {
     ) {
         let words = match outcome {
             Ok(()) => {
+                // What ends from now on has its own reason, whether it can tell it or not.
+                if *step == Step::Start {
+                    self.last_words = None;
+                }
                 self.look_at_unit();
                 step.words()
             }

@@ -522,3 +522,67 @@ fn a_program_that_the_kernel_does_not_take_is_told_from_a_daemon_that_fails() {
     assert_eq!(code, Some(69), "{log}");
     assert!(log.contains("mps.control_binary"), "{log}");
 }
+
+#[test]
+fn a_configuration_that_became_wrong_keeps_mps_neither_from_coming_back_nor_from_ending_in_order() {
+    let mut scene = Scene::new("");
+    let kept = scene.node.path("kept");
+    fs_err::create_dir(&kept).unwrap();
+    scene.node = scene.node.with_env("RUNTIME_DIRECTORY", kept.to_str().unwrap());
+    let scene = scene.with("mps.dri", "\"/a/mistake\"");
+    let (code, log) = scene.start_unseen().ended();
+    assert_eq!(code, Some(78), "nothing has worked before: {log}");
+    let scene = Scene {
+        node: scene.node.without("mps.dri"),
+        ..scene
+    };
+    let run = scene.start();
+    kill(processes(&scene).0, Signal::KILL);
+    run.ended();
+    assert_eq!(names(&kept), ["gpushare.config.toml"]);
+
+    // The file and the environment.
+    let scene = scene.with("mps.dri", "\"/a/mistake\"");
+    let scene = Scene {
+        node: scene.node.with_env("GPUSHARE__GPU__NVML_LIBRAR", "x"),
+        ..scene
+    };
+    let run = scene.start();
+    assert_eq!(scene.said("get_default_active_thread_percentage"), "100.0\n");
+    let warned = |event: &Event| match event {
+        Event::Warned(warning) if warning.what.contains("mps.dri") => Some(warning.clone()),
+        _ => None,
+    };
+    let warning = scene.events().iter().rev().find_map(warned);
+    let warning = warning.unwrap_or_else(|| panic!("{}", run.log()));
+    assert!(
+        warning.what.contains("GPUSHARE__GPU__NVML_LIBRAR") && warning.mend.contains("gpushare check"),
+        "{warning:?}"
+    );
+    let (code, said, stderr) = output(scene.node.command(&["mps", "quit", GPU, "--by-agent"]));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(said.contains("The compute mode is default again"), "{said}");
+    assert_eq!(run.ended().0, Some(0));
+}
+
+#[test]
+fn a_configuration_that_is_corrected_is_warned_of_no_more() {
+    let scene = Scene::new("");
+    let run = scene.start();
+    let config = scene.node.path("config.toml");
+    let right = fs_err::read_to_string(&config).unwrap();
+    fs_err::write(&config, "mps.grace = \"soon\"\n").unwrap();
+    run.signal(Signal::HUP);
+    let what = wait_for(|| {
+        scene.events().into_iter().find_map(|event| match event {
+            Event::Warned(warning) if warning.what.contains("mps.grace") => Some(warning.what),
+            _ => None,
+        })
+    });
+    let over = Event::Over {
+        what: what.unwrap_or_else(|| panic!("{}", run.log())),
+    };
+    fs_err::write(&config, right).unwrap();
+    run.signal(Signal::HUP);
+    wait_for(|| scene.events().contains(&over).then_some(())).unwrap_or_else(|| panic!("{}", run.log()));
+}
