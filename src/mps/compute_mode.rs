@@ -182,14 +182,15 @@ pub enum KeptError {
 }
 
 /// Keeps the mode that the GPU had before MPS, unless one is kept already: what a restart finds is our own doing.
-pub fn keep(path: &Path, before: ComputeMode) -> Result<(), KeptError> {
+pub fn keep(path: &Path, before: ComputeMode) -> io::Result<()> {
     let fresh = path.with_extension(format!("compute-mode.{}", std::process::id()));
-    fs_err::write(&fresh, format!("{}\n", before.as_str()))?;
+    let written = fs_err::write(&fresh, format!("{}\n", before.as_str()));
     // A link is made whole or not at all, and never over another file.
-    let linked = fs_err::hard_link(&fresh, path);
-    fs_err::remove_file(&fresh)?;
+    let linked = written.and_then(|()| fs_err::hard_link(&fresh, path));
+    // A full file system takes no file, and gives it back all the same.
+    let _ = fs_err::remove_file(&fresh);
     match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
 }
@@ -362,6 +363,20 @@ mod tests {
         assert_eq!(kept(&path).unwrap(), Some(ComputeMode::Default));
         let files = fs_err::read_dir(root.path()).unwrap().count();
         assert_eq!(files, 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn what_cannot_be_kept_leaves_nothing_behind() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("gpushare.compute-mode");
+        let fresh = root
+            .path()
+            .join(format!("gpushare.compute-mode.{}", std::process::id()));
+        // Opened, and then there is no room.
+        std::os::unix::fs::symlink("/dev/full", fresh).unwrap();
+        let error = keep(&path, ComputeMode::Default).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]

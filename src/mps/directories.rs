@@ -10,6 +10,7 @@
 //! <mps.client_dir>/<uuid>/   0755, what pods see of it: hard links of `control` and `log`
 //! ```
 
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -103,6 +104,19 @@ impl Directories {
     #[must_use]
     pub fn compute_mode(&self) -> PathBuf {
         self.daemon.join("gpushare.compute-mode")
+    }
+}
+
+/// What an operator does about a file in the daemon's directory that cannot be written.
+#[must_use]
+pub fn mend(daemon: &Path, error: &io::Error) -> String {
+    let daemon = daemon.display();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("make room on the file system of {daemon} (df, df -i)")
+        }
+        io::ErrorKind::PermissionDenied => "run as root".to_owned(),
+        _ => format!("look at the directory {daemon} (mps.dir)"),
     }
 }
 

@@ -586,3 +586,73 @@ fn a_configuration_that_is_corrected_is_warned_of_no_more() {
     run.signal(Signal::HUP);
     wait_for(|| scene.events().contains(&over).then_some(())).unwrap_or_else(|| panic!("{}", run.log()));
 }
+
+#[test]
+fn a_compute_mode_that_cannot_be_kept_is_not_changed() {
+    let scene = Scene::new("");
+    let kept = scene.daemon_dir().join("gpushare.compute-mode");
+    fs_err::create_dir_all(&kept).unwrap();
+    let (code, log) = scene.start_unseen().ended();
+    assert_eq!(code, Some(69), "{log}");
+    assert_eq!((mode_calls(&scene), scene.daemons().len()), (0, 0), "{log}");
+    let Some(Event::NotStarted(trouble)) = scene.events().pop() else {
+        panic!("{log}");
+    };
+    assert!(
+        trouble.why.contains(kept.to_str().unwrap()) && trouble.mend.contains("mps.dir"),
+        "{trouble:?}"
+    );
+}
+
+#[test]
+fn what_sighup_could_not_set_is_over_when_the_next_one_can() {
+    let scene = Scene::new("");
+    let run = scene.start();
+    scene.node.play("[init]\nerror = 9\n");
+    run.signal(Signal::HUP);
+    let warning = || {
+        scene.events().into_iter().find_map(|event| match event {
+            Event::Warned(warning) if warning.what.contains("past MPS") => Some(warning.what),
+            _ => None,
+        })
+    };
+    let over = Event::Over {
+        what: wait_for(warning).unwrap_or_else(|| panic!("{}", run.log())),
+    };
+    scene.node.play(&gpu(""));
+    // One that comes while the driver is still asked for the one before is not heard.
+    let is_over = || {
+        run.signal(Signal::HUP);
+        scene.events().contains(&over).then_some(())
+    };
+    wait_for(is_over).unwrap_or_else(|| panic!("{}", run.log()));
+}
+
+#[test]
+fn where_exclusive_process_is_not_wished_the_gpu_is_looked_at_all_the_same() {
+    for (scenario, word) in [("", "no GPU"), (&*gpu("mig = true"), "MIG")] {
+        let scene = Scene::new("").with("mps.exclusive_process", "false");
+        scene.node.play(scenario);
+        let (code, log) = scene.start_unseen().ended();
+        assert_eq!(code, Some(69), "{log}");
+        assert!(log.contains(word) && scene.daemons().is_empty(), "{log}");
+    }
+}
+
+#[test]
+fn a_mode_that_is_not_given_back_is_not_called_open_to_others() {
+    let scene = Scene::new("").with("mps.exclusive_process", "false");
+    scene.node.play(&gpu(
+        "compute_mode = \"exclusive_process\"\n[gpu.errors]\nnvmlDeviceSetComputeMode = 4",
+    ));
+    fs_err::create_dir_all(scene.daemon_dir()).unwrap();
+    fs_err::write(scene.daemon_dir().join("gpushare.compute-mode"), "default\n").unwrap();
+    let run = scene.start();
+    let warned = scene.events().into_iter().find_map(|event| match event {
+        Event::Warned(warning) if warning.what.contains("was default before MPS") => Some(warning),
+        _ => None,
+    });
+    let warning = warned.unwrap_or_else(|| panic!("{}", run.log()));
+    assert!(!warning.what.contains("past MPS"), "{warning:?}");
+    assert!(!warning.mend.contains("EXCLUSIVE_PROCESS"), "{warning:?}");
+}
