@@ -1,4 +1,4 @@
-//! Where the files of one GPU's daemon are. Pure.
+//! Where the files of one GPU's daemon are.
 //!
 //! ```text
 //! <mps.dir>/<uuid>/          0700, pods never see it: CUDA_MPS_PIPE_DIRECTORY and CUDA_MPS_LOG_DIRECTORY of the daemon
@@ -105,6 +105,24 @@ impl Directories {
     pub fn compute_mode(&self) -> PathBuf {
         self.daemon.join("gpushare.compute-mode")
     }
+}
+
+/// The GPUs that have a directory in `mps.dir`. Blocks on it.
+pub fn gpus_in(dir: &Path) -> io::Result<Vec<GpuUuid>> {
+    let entries = match fs_err::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut gpus = Vec::new();
+    for entry in entries {
+        if let Some(name) = entry?.file_name().to_str()
+            && name.starts_with("GPU-")
+        {
+            gpus.push(GpuUuid::from(name));
+        }
+    }
+    Ok(gpus)
 }
 
 /// What an operator does about a file in the daemon's directory that cannot be written.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::backend::{Backend, BackendError, Ended, Unit};
 use super::configured;
-use super::directories::Directories;
+use super::directories::{self, Directories};
 use super::supervisor::{Supervisor, SupervisorError};
 use crate::config;
 use crate::gpu::GpuUuid;
@@ -273,8 +273,13 @@ impl Backend for Processes {
         self.signal(gpu, Signal::HUP).map(drop)
     }
 
+    async fn forget(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
+        self.ended.remove(gpu);
+        Ok(())
+    }
+
     async fn known(&mut self) -> Result<Vec<GpuUuid>, BackendError> {
-        let named = names_in(&self.mps.dir).map_err(|error| BackendError {
+        let named = directories::gpus_in(&self.mps.dir).map_err(|error| BackendError {
             what: format!("the MPS daemons cannot be listed: {error}"),
             mend: "look at the directory mps.dir".into(),
         })?;
@@ -298,24 +303,6 @@ impl Backend for Processes {
             None => std::future::pending().await,
         }
     }
-}
-
-/// The GPUs that have a directory.
-fn names_in(dir: &Path) -> io::Result<Vec<GpuUuid>> {
-    let entries = match fs_err::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut gpus = Vec::new();
-    for entry in entries {
-        if let Some(name) = entry?.file_name().to_str()
-            && name.starts_with("GPU-")
-        {
-            gpus.push(GpuUuid::from(name));
-        }
-    }
-    Ok(gpus)
 }
 
 fn refused(error: &SupervisorError) -> BackendError {

@@ -55,6 +55,8 @@ struct Supervisor {
     gpu: GpuUuid,
     mps: config::Mps,
     origin: Origin,
+    /// `mps.enabled`, and `gpu.enabled`.
+    is_on: bool,
     directories: Directories,
     control: Control,
     driver: Driver,
@@ -72,6 +74,7 @@ impl Supervisor {
             control: Control::of(&config.mps, &directories),
             driver: Driver::new(&config.gpu.nvml_library, &gpu),
             gpu,
+            is_on: config.mps.enabled && config.gpu.enabled,
             mps: config.mps,
             directories,
             origin,
@@ -84,6 +87,9 @@ impl Supervisor {
         let attention = Attention::new().map_err(RunError::system("hear signals"))?;
         let lock = lock::take(&self.directories.supervisor_lock());
         let _lock = lock.map_err(|error| unavailable(&error, error.mend()))?;
+        if !self.is_on {
+            return Err(RunError::Unavailable(self.leave_as_before()));
+        }
         // Whoever starts it does not want it to stay stopped any more.
         let _ = fs_err::remove_file(self.directories.quit());
         let journal = Journal::open(&self.directories.events());
@@ -105,6 +111,33 @@ impl Supervisor {
             resetting: None,
         };
         life.live()
+    }
+
+    /// What one has left that was not ended in order: systemd runs `ExecStop=` only for a unit that had come up, and
+    /// lets the agent start us where MPS was switched off meanwhile.
+    fn leave_as_before(&self) -> Trouble {
+        let left = leftovers::clear(&self.directories.daemon, &self.directories.control_lock());
+        if let Err(error) = left {
+            tracing::warn!(
+                error = chain(&error),
+                mend = error.mend(),
+                "something of MPS is left"
+            );
+        }
+        let off = "MPS is switched off (mps.enabled, gpu.enabled)";
+        match self.driver.restore(&self.directories.compute_mode()) {
+            Ok(_) => Trouble {
+                why: off.into(),
+                mend: "nothing; or set both to true".into(),
+            },
+            Err(error) => Trouble {
+                why: format!("{off}; {}", chain(&error)),
+                mend: format!(
+                    "the agent tries it again every minute; or: nvidia-smi -i {} -c DEFAULT",
+                    self.gpu
+                ),
+            },
+        }
     }
 
     /// Everything that has to be so before the daemon is there.

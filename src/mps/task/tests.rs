@@ -72,10 +72,18 @@ impl Backend for Scripted {
         self.order("reload", gpu)
     }
 
+    async fn forget(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
+        self.order("forget", gpu)?;
+        self.0.lock().unwrap().units.remove(gpu);
+        Ok(())
+    }
+
     async fn known(&mut self) -> Result<Vec<GpuUuid>, BackendError> {
         let script = self.0.lock().unwrap();
         script.check()?;
-        Ok(script.units.keys().cloned().collect())
+        let is_alive = |unit: &Unit| !matches!(unit, Unit::Inactive | Unit::Failed(_));
+        let alive = script.units.iter().filter(|(_, unit)| is_alive(unit));
+        Ok(alive.map(|(gpu, _)| gpu.clone()).collect())
     }
 
     async fn changed(&mut self) {
@@ -187,6 +195,34 @@ async fn where_mps_is_off_what_runs_is_stopped_and_nothing_is_started() {
         assert_eq!(seen.orders(), [format!("stop {UUID}")]);
         assert!(!status.borrow().enabled && status.borrow().gpus.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_mps_is_off_a_compute_mode_that_nobody_put_back_is_put_back_by_its_process() {
+    let root = tempfile::tempdir().unwrap();
+    let kept = root.path().join(UUID).join("gpushare.compute-mode");
+    fs_err::create_dir(root.path().join(UUID)).unwrap();
+    fs_err::write(&kept, "default\n").unwrap();
+    let backend = Scripted::default().with(|script| {
+        // Between two attempts of systemd.
+        script.units.insert(UUID.into(), Unit::Starting);
+    });
+    let off = settings(|settings| {
+        settings.mps.enabled = false;
+        settings.mps.dir = root.path().to_owned();
+    });
+    let (_gpu_sender, gpu) = watch::channel(inventory(vec![a10g()]));
+    let (sender, _status) = watch::channel(MpsStatus::default());
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(MpsTask::new(off, backend.clone(), gpu, sender).run(shutdown.clone()));
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    let [stop, start, forget] = ["stop", "start", "forget"].map(|order| format!("{order} {UUID}"));
+    assert_eq!(backend.orders(), [&*stop, &start], "not with every look");
+    fs_err::remove_file(kept).unwrap();
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(backend.orders(), [stop, start, forget]);
+    shutdown.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

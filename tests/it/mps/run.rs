@@ -656,3 +656,23 @@ fn a_mode_that_is_not_given_back_is_not_called_open_to_others() {
     assert!(!warning.what.contains("past MPS"), "{warning:?}");
     assert!(!warning.mend.contains("EXCLUSIVE_PROCESS"), "{warning:?}");
 }
+
+#[test]
+fn where_mps_is_switched_off_the_mode_is_put_back_and_no_daemon_is_started() {
+    let scene = Scene::new("");
+    let run = scene.start();
+    let server = processes(&scene).1;
+    run.signal(Signal::KILL);
+    run.ended();
+    for key in ["mps.enabled", "gpu.enabled"] {
+        let off = scene
+            .node
+            .command(&["mps", "run", GPU, "--set", &format!("{key}=false")]);
+        let (code, _, stderr) = output(off);
+        assert_eq!(code, 69, "{stderr}");
+        assert!(stderr.contains("switched off"), "{stderr}");
+        assert!(!scene.daemon_dir().join("gpushare.compute-mode").exists());
+    }
+    assert!(!runs(server), "it would be nobody's");
+    assert_eq!((mode_calls(&scene), scene.daemons().len()), (2, 1));
+}
