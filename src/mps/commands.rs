@@ -23,9 +23,10 @@ use super::backend::{Backend, BackendError, Unit};
 use super::compute_mode::Driver;
 use super::configured;
 use super::control::{self, Control, ControlError};
-use super::directories::Directories;
+use super::directories::{self, Directories};
 use super::protocol::{Client, Report};
-use super::run::clear_leftovers;
+use super::quit_mark;
+use super::run::{clear_leftovers, make_place};
 use super::supervisor::{Supervisor, own_unit};
 use super::units::{Units, unit_name};
 use crate::cli::Global;
@@ -167,7 +168,7 @@ impl Scene {
         loop {
             match clear_leftovers(&self.directories) {
                 Ok(()) => return Ok(()),
-                Err(error) if Instant::now() >= deadline => return Err(MpsCommandError::Leftover(error)),
+                Err(error) if Instant::now() >= deadline => return Err(MpsCommandError::Trouble(error)),
                 Err(_) => std::thread::sleep(PAUSE),
             }
         }
@@ -216,21 +217,23 @@ impl Scene {
         Ok(())
     }
 
-    /// Whoever keeps the daemon leaves it stopped from now on.
+    /// Whoever keeps the daemon leaves it stopped from now on, also where it has never run.
     fn mark_quit(&self) -> Result<(), MpsCommandError> {
-        // Where it has never run, nobody has made the directory, and nothing has to be remembered.
         if !self.directories.daemon.is_dir() {
-            return Ok(());
+            make_place(&self.directories, &self.config.mps).map_err(MpsCommandError::Trouble)?;
         }
-        fs_err::write(self.directories.quit(), "").map_err(MpsCommandError::Mark)
+        quit_mark::set(&self.directories.quit()).map_err(|error| self.unmarked(error))
     }
 
     /// Whether it was marked.
     fn unmark_quit(&self) -> Result<bool, MpsCommandError> {
-        match fs_err::remove_file(self.directories.quit()) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(MpsCommandError::Mark(error)),
+        quit_mark::remove(&self.directories.quit()).map_err(|error| self.unmarked(error))
+    }
+
+    fn unmarked(&self, source: io::Error) -> MpsCommandError {
+        MpsCommandError::Mark {
+            mend: directories::mend(&self.directories.daemon, &source),
+            source,
         }
     }
 

@@ -5,7 +5,7 @@
 //!   control control_privileged control_lock log nvidia-cuda-mps-control.pid     NVIDIA's
 //!   gpushare.lock            held by `gpushare mps run` as long as it lives; its process id
 //!   gpushare.events          what the daemon's log said, for the agent
-//!   gpushare.quit            there while it is stopped on purpose: nobody starts it again
+//!   gpushare.quit            keeps it stopped on purpose, until the node boots again
 //!   gpushare.compute-mode    the compute mode that the GPU had before
 //! <mps.client_dir>/<uuid>/   0755, what pods see of it: hard links of `control` and `log`
 //! ```
@@ -94,7 +94,7 @@ impl Directories {
         self.daemon.join("gpushare.events")
     }
 
-    /// There as long as the daemon is stopped because somebody wished it.
+    /// Keeps the daemon stopped because somebody wished it.
     #[must_use]
     pub fn quit(&self) -> PathBuf {
         self.daemon.join("gpushare.quit")

@@ -8,7 +8,7 @@
 //! * [`backend`]: who keeps a daemon's process: [`units`] (systemd over D-Bus), [`process`] (hosts without systemd);
 //! * [`supervisor`]: finds the process that keeps a daemon, by the lock that it holds;
 //! * [`run`]: `gpushare mps run`, the small parent of one control daemon;
-//! * [`commands`]: `gpushare mps quit` and `mps restart`;
+//! * [`commands`]: `gpushare mps quit` and `mps restart`; `quit_mark`: what keeps MPS stopped;
 //! * `configured`: their configuration, also after the file has become wrong;
 //! * [`argument`]: the GPU that an operator names;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
@@ -35,6 +35,7 @@ pub mod memory;
 pub mod plan;
 pub mod process;
 pub mod protocol;
+mod quit_mark;
 pub mod run;
 pub mod supervisor;
 pub mod task;

@@ -143,6 +143,9 @@ impl Supervisor {
     /// Everything that has to be so before the daemon is there.
     fn prepare(&self, journal: &Journal) -> Result<Prepared, RunError> {
         let directories = &self.directories;
+        // Not before: its failure is told through the daemon's.
+        let view = place::prepare_view(directories, &self.mps);
+        view.map_err(|error| unavailable(&error, error.mend()))?;
         let left = leftovers::clear(&directories.daemon, &directories.control_lock());
         for process in left.map_err(|error| unavailable(&error, error.mend()))? {
             tracing::warn!(process, "killed what an earlier gpushare mps run left behind");
@@ -152,7 +155,7 @@ impl Supervisor {
         if !programs.server {
             journal.warn(no_server_program());
         }
-        let version = self.control.version(control::LIMIT).map_err(binary)?;
+        let version = self.control.version(control::LIMIT).map_err(no_version)?;
         let can = Capabilities::of_version(version);
         let multi_user = self.mps.multi_user && can.multi_user;
         if self.mps.multi_user && !can.multi_user {
@@ -367,6 +370,21 @@ fn unavailable(error: &dyn std::error::Error, mend: String) -> RunError {
     RunError::Unavailable(Trouble {
         why: chain(error),
         mend,
+    })
+}
+
+/// Nobody was asked but the program itself: it is no daemon that hangs.
+fn no_version(error: ControlError) -> RunError {
+    let ControlError::Wedged { after } = error else {
+        return unavailable(&error, error.mend());
+    };
+    RunError::Unavailable(Trouble {
+        why: format!(
+            "NVIDIA's MPS control program has not told its version within {} s",
+            after.as_secs()
+        ),
+        mend: "look at dmesg and at the load of the node: the program hangs; it is tried again by itself"
+            .into(),
     })
 }
 

@@ -21,6 +21,7 @@ use crate::mps::events::file::EventReader;
 use crate::mps::intruders::{Intruders, Listed, Probed};
 use crate::mps::plan::{Daemon, Device, Probe, Seen, Step, Unanswered, Wish};
 use crate::mps::protocol::{Report, Server};
+use crate::mps::quit_mark;
 use crate::mps::{LastStep, MpsGpu, MpsState, Trouble, Warning};
 
 /// How long what the backend said counts while nothing is known to have changed.
@@ -314,8 +315,8 @@ impl Supervised {
     }
 
     fn is_quit(&self) -> bool {
-        let marker = self.place.as_ref().map(|place| place.directories.quit());
-        marker.is_ok_and(|marker| marker.exists())
+        let mark = self.place.as_ref().map(|place| place.directories.quit());
+        mark.is_ok_and(|mark| quit_mark::is_set(&mark))
     }
 
     fn turn(&mut self, state: MpsState, wall: u64) {

@@ -676,3 +676,15 @@ fn where_mps_is_switched_off_the_mode_is_put_back_and_no_daemon_is_started() {
     assert!(!runs(server), "it would be nobody's");
     assert_eq!((mode_calls(&scene), scene.daemons().len()), (2, 1));
 }
+
+#[test]
+fn a_control_program_that_hangs_without_a_daemon_is_not_mended_by_a_restart_of_one() {
+    let scene = Scene::new("");
+    let path = scene.node.path("hangs");
+    fs_err::write(&path, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    fs_err::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    let scene = scene.with("mps.control_binary", &crate::harness::quoted(&path));
+    let (code, log) = scene.start_unseen().ended();
+    assert_eq!(code, Some(69), "{log}");
+    assert!(log.contains("its version") && !log.contains("--force"), "{log}");
+}

@@ -200,8 +200,8 @@ fn m20_a_directory_that_cannot_be_used_is_a_problem_with_what_to_do() {
     let too_long = format!("\"/{}\"", "d".repeat(90));
     for (key, value, word) in [
         ("mps.dir", &*too_long, "make mps.dir shorter"),
-        // There is no place yet in which the reason could be written down for the agent.
-        ("mps.client_dir", "\"/proc/clients\"", "run `gpushare check`"),
+        ("mps.client_dir", "\"/proc/clients\"", "set mps.client_dir"),
+        // There is no place in which the reason could be written down for the agent.
         ("mps.dir", "\"/proc/daemons\"", "run `gpushare check`"),
     ] {
         let scene = Scene::new().with(key, value);
