@@ -30,6 +30,10 @@ const UNIT_HOLDS: Duration = Duration::from_secs(10);
 /// The same while the daemon is not running.
 const UNIT_HOLDS_AWAY: Duration = Duration::from_secs(1);
 
+/// How long a daemon's process may take to come up (`TimeoutStartSec=` of the unit). One that has said nothing by then may
+/// have had no room to write it down: its probes tell.
+const COMING_UP: Duration = Duration::from_secs(90);
+
 /// Most warnings of one daemon: each is told once, and a daemon has few.
 const MOST_WARNINGS: usize = 8;
 
@@ -64,6 +68,8 @@ pub(super) struct Supervised {
     lost_since: Option<Duration>,
     /// Whether the daemon's process has said that it is ready; absent where the backend tells.
     has_come_up: Option<bool>,
+    /// When the daemon's process has begun.
+    begun_at: Duration,
     queue: Queue,
     /// What the daemon's process warned of.
     warnings: Vec<Warning>,
@@ -112,6 +118,7 @@ impl Supervised {
             servers_ended: 0,
             has_just_ended: false,
             lost_since: None,
+            begun_at: Duration::ZERO,
             has_come_up: (settings.mps.backend == MpsBackend::Process).then_some(true),
             queue: Queue::default(),
             warnings: Vec::new(),
@@ -205,6 +212,7 @@ impl Supervised {
             Event::Begun { .. } => {
                 self.warnings.clear();
                 self.has_come_up = self.has_come_up.map(|_| false);
+                self.begun_at = now;
             }
             Event::DaemonStarted { .. } => self.look_at_unit(),
             Event::DaemonReady { .. } => {
@@ -256,7 +264,11 @@ impl Supervised {
         // What was written before the first look is no news, and what has ended has said why.
         self.on_beat(now);
         let unit = match unit {
-            Ok(Unit::Running { .. }) if self.has_come_up == Some(false) => Ok(Unit::Starting),
+            Ok(Unit::Running { .. })
+                if self.has_come_up == Some(false) && now.saturating_sub(self.begun_at) < COMING_UP =>
+            {
+                Ok(Unit::Starting)
+            }
             unit => unit,
         };
         self.unit_seen = now;

@@ -6,6 +6,8 @@ use crate::gpu::inventory::{Health, Newest, Reason};
 use crate::gpu::{DriverState, GpuInfo, GpuState, Memory};
 use crate::mps::MpsState;
 use crate::mps::backend::Unit;
+use crate::mps::events::Event;
+use crate::mps::events::file::EventLog;
 
 const UUID: &str = "GPU-480d6b9e-f5c1-5e7a-86d3-a2b7f10c945e";
 
@@ -374,4 +376,33 @@ async fn a_backend_that_fails_for_a_moment_takes_nothing_from_a_daemon_that_runs
     gpu.saw_unit(Ok(Unit::Running { pid: 100 }), grace, at + 2 * grace);
     gpu.saw_unit(error(), grace, at + 2 * grace);
     assert_eq!(pid(&mut gpu, at), Some(100));
+}
+
+#[test]
+fn a_process_that_could_not_write_that_it_is_ready_is_probed_after_a_while() {
+    let root = tempfile::tempdir().unwrap();
+    let events = root.path().join(UUID).join("gpushare.events");
+    fs_err::create_dir(root.path().join(UUID)).unwrap();
+    let plain = settings(|settings| {
+        settings.mps.backend = config::MpsBackend::Process;
+        settings.mps.dir = root.path().to_owned();
+    });
+    let mut gpu = Supervised::new(&plain, &UUID.into());
+    let mut log = EventLog::open(&events).unwrap();
+    log.append(Event::Begun { pid: 100 }).unwrap();
+    let begun = Duration::from_secs(1000);
+    let mut seen_at = |at| {
+        gpu.saw_unit(Ok(Unit::Running { pid: 100 }), Duration::from_secs(30), at);
+        gpu.decide(
+            plain.wish(),
+            Instants {
+                monotonic: at,
+                ..Instants::now()
+            },
+        );
+        gpu.status(at).unwrap().pid
+    };
+    assert_eq!(seen_at(begun), None, "it is coming up");
+    assert_eq!(seen_at(begun + Duration::from_secs(80)), None);
+    assert_eq!(seen_at(begun + Duration::from_secs(91)), Some(100));
 }
