@@ -20,13 +20,13 @@ pub use error::MpsCommandError;
 
 use super::argument::named;
 use super::backend::{Backend, BackendError, Unit};
-use super::compute_mode::Driver;
+use super::compute_mode::{self, Driver};
 use super::configured;
 use super::control::{self, Control, ControlError};
 use super::directories::{self, Directories};
 use super::protocol::{Client, Report};
 use super::quit_mark;
-use super::run::{clear_leftovers, make_place};
+use super::run::{STOP_LIMIT, clear_leftovers, make_place};
 use super::supervisor::{Supervisor, own_unit};
 use super::units::{Units, unit_name};
 use crate::cli::Global;
@@ -34,15 +34,17 @@ use crate::commands::{Failure, print};
 use crate::config::{Config, MpsBackend};
 use crate::gpu::{ComputeMode, GpuUuid};
 
-/// How long `gpushare mps run` may take to end in order: five seconds for clients to leave, three for a daemon that
-/// does not answer, and as long again for what has to be killed.
-const STOP_LIMIT: Duration = Duration::from_secs(15);
-
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long systemd may take to stop the unit: `STOP_LIMIT`, and NVML's time to restore the compute mode.
+/// How long systemd may take to stop the unit (its `TimeoutStopSec=`): `STOP_LIMIT`, and NVML's time to restore the compute
+/// mode.
 const UNIT_LIMIT: Duration = Duration::from_mins(1);
+
+const _: () = assert!(
+    STOP_LIMIT.as_secs() + 2 * KILL_LIMIT.as_secs() + compute_mode::LIMIT.as_secs() < UNIT_LIMIT.as_secs(),
+    "systemd would kill ExecStop= before it is through"
+);
 
 /// How long a daemon may take to be there again: systemd starts it within a second, the agent within ten, and CUDA's
 /// init takes seconds where no persistence daemon runs.

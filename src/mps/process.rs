@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::backend::{Backend, BackendError, Ended, Unit};
 use super::configured;
 use super::directories::{self, Directories};
+use super::run::STOP_LIMIT;
 use super::supervisor::{Supervisor, SupervisorError};
 use crate::config;
 use crate::gpu::GpuUuid;
@@ -26,9 +27,6 @@ use crate::log;
 
 /// The running binary, even after an upgrade replaced the file.
 const SELF: &str = "/proc/self/exe";
-
-/// What a daemon that is to be restarted gets to end in order: its clients are told, its server ends.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What the agent's own systemd says to it is not for its children.
 const NOT_INHERITED: [&str; 5] = [
@@ -263,7 +261,7 @@ impl Backend for Processes {
 
     async fn restart(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
         if self.signal(gpu, Signal::TERM)? {
-            self.leaving.insert(gpu.clone(), Instant::now() + FAREWELL);
+            self.leaving.insert(gpu.clone(), Instant::now() + STOP_LIMIT);
             return Ok(());
         }
         self.start(gpu).await

@@ -107,7 +107,7 @@ pub enum MpsCommandError {
     /// Nobody has started it again.
     #[error(
         "MPS has ended on {gpu}, and does not answer again after {} s{}; mend: see that the agent runs (gpushare \
-         status), and look at journalctl -u {}",
+         status), and look at journalctl -u {} (the agent's own log, with mps.backend = \"process\")",
         super::START_LIMIT.as_secs(), after_colon(why.as_deref()), unit_name(gpu)
     )]
     NotBack {

@@ -34,6 +34,7 @@ use std::io;
 
 pub(crate) use captor::{DEFAULT_PIPE_DIR, capturing};
 pub use daemon::{ExecError, exec};
+pub(super) use supervise::STOP_LIMIT;
 pub use supervise::command;
 
 use super::Trouble;
@@ -105,7 +106,7 @@ impl RunError {
             Self::Unavailable(trouble) | Self::Failed(trouble) => trouble.clone(),
             Self::Argument(_) | Self::PathTooLong(_) | Self::System { .. } => Trouble {
                 why: crate::log::chain(self),
-                mend: "look at the journal of this unit".into(),
+                mend: "look at what it has logged before that".into(),
             },
         }
     }

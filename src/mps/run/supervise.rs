@@ -24,7 +24,7 @@ use crate::mps::control::{self, Control, ControlError};
 use crate::mps::directories::Directories;
 use crate::mps::events::Event;
 use crate::mps::protocol::Capabilities;
-use crate::mps::{Trouble, Warning, argument};
+use crate::mps::{Trouble, Warning, argument, call};
 use crate::systemd;
 
 /// How long clients are waited for when the daemon is told to leave.
@@ -38,6 +38,18 @@ const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the rest of the log may take to come, after everything that writes it was killed.
 const LOG_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long an end in order takes at the most. SIGTERM is heard between two questions to a daemon that comes up, of which
+/// each takes as long as it may, and so does the killing of the one that asks.
+pub(crate) const STOP_LIMIT: Duration = control::LIMIT
+    .saturating_mul(2)
+    .saturating_add(QUIT_GRACE)
+    .saturating_add(QUIT_LIMIT)
+    .saturating_add(QUIT_LIMIT)
+    .saturating_add(KILL_LIMIT)
+    .saturating_add(daemon::REAP_LIMIT)
+    .saturating_add(LOG_LIMIT)
+    .saturating_add(call::KILL_LIMIT.saturating_mul(3));
 
 /// `gpushare mps run`.
 pub fn command(global: &Global, gpu: &str) -> Result<(), Failure> {
