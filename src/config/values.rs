@@ -39,7 +39,8 @@ impl Values {
             .0
             .iter()
             .filter(|(key, value)| is_wanted(key) && !value.is_null());
-        lines.map(|(key, value)| format!("{key} = {value}\n")).collect()
+        let lines: Vec<String> = lines.map(|(key, value)| format!("{key} = {value}\n")).collect();
+        lines.concat()
     }
 
     /// Whether there is such a key.

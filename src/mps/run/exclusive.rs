@@ -107,7 +107,7 @@ impl Exclusive {
     }
 }
 
-/// Where EXCLUSIVE_PROCESS is wished.
+/// Where `EXCLUSIVE_PROCESS` is wished.
 fn open_to_others(words: &str) -> Warning {
     let (what, mend) = words
         .split_once(MEND)

@@ -27,6 +27,7 @@ mod lock;
 mod place;
 mod ready;
 mod supervise;
+mod trouble;
 mod verdict;
 mod view;
 

@@ -11,6 +11,7 @@ use super::drain::Drain;
 use super::exclusive::Exclusive;
 use super::journal::{About, Journal};
 use super::ready::{self, Came, Coming};
+use super::trouble::{no_multi_user, no_server_program, no_version, stuck, unavailable};
 use super::verdict::{self, Wanted};
 use super::{RunError, leftovers, lock, place};
 use crate::cli::Global;
@@ -375,51 +376,5 @@ impl Life<'_> {
         self.journal
             .write(Event::DaemonEnded(verdict::event(status, &verdict)));
         verdict
-    }
-}
-
-fn unavailable(error: &dyn std::error::Error, mend: String) -> RunError {
-    RunError::Unavailable(Trouble {
-        why: chain(error),
-        mend,
-    })
-}
-
-/// Nobody was asked but the program itself: it is no daemon that hangs.
-fn no_version(error: ControlError) -> RunError {
-    let ControlError::Wedged { after } = error else {
-        return unavailable(&error, error.mend());
-    };
-    RunError::Unavailable(Trouble {
-        why: format!(
-            "NVIDIA's MPS control program has not told its version within {} s",
-            after.as_secs()
-        ),
-        mend: "look at dmesg and at the load of the node: the program hangs; it is tried again by itself"
-            .into(),
-    })
-}
-
-fn stuck(daemon: u32) -> RunError {
-    RunError::Failed(Trouble {
-        why: format!("the MPS control daemon, process {daemon}, survives SIGKILL: it is stuck in the driver"),
-        mend: "look at dmesg, reboot the node".into(),
-    })
-}
-
-fn no_server_program() -> Warning {
-    Warning {
-        what:
-            "nvidia-cuda-mps-server is neither beside the control daemon nor in PATH: no client can be served"
-                .into(),
-        mend: "install the driver's MPS programs anew (package nvidia-driver-cuda on Amazon Linux 2023)"
-            .into(),
-    }
-}
-
-fn no_multi_user() -> Warning {
-    Warning {
-        what: "this driver's MPS serves one user at a time: a second user's processes wait for the first one's to end".into(),
-        mend: "update the driver to 580 or later, or run all pods that use GPUs as one user".into(),
     }
 }
