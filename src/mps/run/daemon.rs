@@ -158,7 +158,8 @@ pub(super) fn adopt_orphans() -> io::Result<()> {
 /// Kills and reaps every child that there is, and theirs. Returns those that did not go in time.
 ///
 /// Only after the daemon was reaped: its exit status is not told here. A process that is setting the compute mode at this
-/// time is one of them, and whoever waits for it gets an error, and ends with this process: nothing is put right any more.
+/// time is one of them. Whoever waits for it gets an error and ends with this process; that it kills the group first harms
+/// nobody, because the kernel gives a number out again only after all the others.
 pub(super) fn end_orphans() -> Vec<Pid> {
     let deadline = Instant::now() + REAP_LIMIT;
     loop {
