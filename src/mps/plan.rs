@@ -12,14 +12,20 @@
 //! repeated faster than its back-off.
 
 mod pause;
+mod seen;
 mod server;
+mod step;
+mod words;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
+
+pub use self::seen::{Device, Probe, Seen, Unanswered, Wish};
+pub use self::step::{Decision, Step};
 
 use self::pause::Pause;
 use self::server::Servers;
-use super::backend::{BackendError, Ended, Unit};
+use self::words::{failed, quit, stopping, unreadable, wrong_defaults};
+use super::backend::Unit;
 use super::protocol::Report;
 use super::{MpsState, Trouble};
 
@@ -34,156 +40,6 @@ const FAST_FOR: Duration = Duration::from_secs(15);
 
 /// The longest pause between two probes of one that is not `Ready`.
 const SLOWED: Duration = Duration::from_secs(5);
-
-/// What `mps run` exits with when something that it needs is not there.
-const UNAVAILABLE: i32 = 69;
-
-/// What is wished of every GPU's MPS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
-    /// `mps.probe_interval`.
-    pub probe_interval: Duration,
-    /// `mps.grace`.
-    pub grace: Duration,
-    /// `mps.exclusive_process`.
-    pub exclusive: bool,
-}
-
-/// Whether there is a GPU to serve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// NVML has not said anything about it yet, or does not answer: nothing is started or stopped on a guess.
-    Unknown,
-    /// The driver cannot be asked; what runs on the GPU may go on.
-    NoDriver,
-    /// The driver is not loaded, or has lost the GPU.
-    Gone,
-    /// It can be used.
-    Here,
-}
-
-/// What a probe found.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Probe {
-    /// Counts the probes of this GPU.
-    pub number: u64,
-    /// The process of the daemon that was probed.
-    pub pid: u32,
-    /// When it ended.
-    pub at: Duration,
-    /// What came of it.
-    pub outcome: Result<Report, Unanswered>,
-}
-
-/// Why a probe brought nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unanswered {
-    /// Whether it is the daemon that does not answer; else it could not be asked.
-    pub is_the_daemons: bool,
-    /// In words.
-    pub trouble: Trouble,
-}
-
-/// What is seen of one GPU.
-#[derive(Clone, Debug)]
-pub struct Seen<'a> {
-    /// The GPU.
-    pub device: Device,
-    /// Why MPS cannot be on this GPU at all.
-    pub refusal: Option<&'a Trouble>,
-    /// Somebody stopped the daemon on purpose.
-    pub is_quit: bool,
-    /// The daemon's process.
-    pub unit: &'a Result<Unit, BackendError>,
-    /// The newest probe.
-    pub probe: Option<&'a Probe>,
-    /// Why the daemon's process ended last, by its own account.
-    pub last_words: Option<&'a Trouble>,
-    /// How many servers have ended or failed since the agent started.
-    pub servers_ended: u64,
-    /// Clients of the newest probe whose processes are no more, or are zombies.
-    pub gone_clients: &'a BTreeSet<u32>,
-    /// Whether the GPU's compute mode has been another than is wished for longer than a reading takes to arrive.
-    pub has_drifted: bool,
-    /// Processes that use the GPU past MPS.
-    pub intruders: &'a [u32],
-}
-
-/// A step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Start the daemon's process.
-    Start,
-    /// Stop it in order.
-    Stop,
-    /// End it and start it anew.
-    Restart,
-    /// Let it set the compute mode and the pods' view again.
-    Reload,
-    /// Give the daemon the defaults of a fresh one.
-    RestoreDefaults,
-    /// Start a server ahead of the first client.
-    StartServer,
-    /// Let the server drop these clients.
-    Terminate {
-        /// The server.
-        server: u32,
-        /// Its clients.
-        clients: Vec<u32>,
-    },
-    /// End the server, whoever is connected.
-    ShutDownServer {
-        /// The server.
-        server: u32,
-    },
-}
-
-impl Step {
-    /// The word for it in the status and in logs.
-    #[must_use]
-    pub fn words(&self) -> String {
-        match self {
-            Self::Start => "start the daemon".into(),
-            Self::Stop => "stop the daemon".into(),
-            Self::Restart => "restart the daemon".into(),
-            Self::Reload => "set the compute mode and the pods' view again".into(),
-            Self::RestoreDefaults => "restore the daemon's defaults".into(),
-            Self::StartServer => "start a server".into(),
-            Self::Terminate { server, clients } => {
-                format!("let server {server} drop {}", server::listed(clients))
-            }
-            Self::ShutDownServer { server } => format!("shut down server {server}"),
-        }
-    }
-}
-
-/// What to do, and how it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// How it is.
-    pub state: MpsState,
-    /// What to do now, and why.
-    pub step: Option<(Step, String)>,
-    /// When to probe; absent while there is nothing to probe.
-    pub probe_at: Option<Duration>,
-}
-
-impl Decision {
-    fn of(state: MpsState) -> Self {
-        Self {
-            state,
-            step: None,
-            probe_at: None,
-        }
-    }
-
-    fn and(self, step: Step, why: impl Into<String>) -> Self {
-        Self {
-            step: Some((step, why.into())),
-            ..self
-        }
-    }
-}
 
 /// What is remembered of one GPU's daemon.
 #[derive(Clone, Debug, Default)]
@@ -433,68 +289,6 @@ impl Daemon {
             Step::Restart
         };
         decision.and(step, "its defaults are not those of a fresh daemon")
-    }
-}
-
-/// Settings that cannot be read may be anything; a fresh daemon of that version would answer in the same way.
-fn unreadable(report: &Report) -> Option<Trouble> {
-    let can_be_read = report.default_thread_percentage.is_some() && report.default_memory_limit.is_some();
-    let said = report.not_understood.join("; ");
-    (!can_be_read).then(|| Trouble {
-        why: format!("its settings cannot be read: this version of MPS answers in another way ({said})"),
-        mend: "use a driver that gpushare knows (see docs/mps.md)".into(),
-    })
-}
-
-/// A default that is not what a fresh daemon has caps every client, however many slices it has.
-fn wrong_defaults(report: &Report) -> Option<Trouble> {
-    let percentage = report
-        .default_thread_percentage
-        .filter(|percent| (percent - 100.0).abs() > 0.05);
-    let limit = report
-        .default_memory_limit
-        .as_ref()
-        .filter(|limit| !limit.is_empty());
-    let why = match (percentage, limit) {
-        (Some(percent), _) => {
-            format!("the daemon's default active thread percentage is {percent:.1}, it should be 100.0")
-        }
-        (None, Some(limit)) => {
-            format!("the daemon has a default memory limit of {limit}, it should have none")
-        }
-        (None, None) => return None,
-    };
-    Some(Trouble {
-        why,
-        mend: "gpushare mps restart GPU: the defaults live in the daemon's memory alone".into(),
-    })
-}
-
-fn quit() -> Trouble {
-    Trouble {
-        why: "it was stopped on purpose".into(),
-        mend: "gpushare mps restart GPU starts it again".into(),
-    }
-}
-
-fn stopping() -> Trouble {
-    Trouble {
-        why: "it is being stopped".into(),
-        mend: "wait: it is started again if that is wished".into(),
-    }
-}
-
-fn failed(ended: &Ended) -> Trouble {
-    let why = match ended.code {
-        Some(UNAVAILABLE) => "something that it needs is not there".into(),
-        Some(code) => format!("it ended with exit code {code}"),
-        None => format!("it ended: {}", ended.result),
-    };
-    Trouble {
-        why,
-        mend:
-            "run `gpushare check`, and look at: journalctl -u 'gpushare-mps@*'; it is tried again by itself"
-                .into(),
     }
 }
 

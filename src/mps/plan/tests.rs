@@ -1,4 +1,7 @@
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::mps::backend::{BackendError, Ended};
 use crate::mps::protocol::{Client, Server, ServerStatus};
 
 mod fault;
