@@ -107,9 +107,10 @@ pub enum MpsState {
     Starting,
     /// Verified: our daemon answers, its defaults are what they should be, its server is active.
     Ready,
-    /// It answers, and something about it is wrong: no container may start on it.
+    /// It answers, and something about it or about the configuration is wrong: no container may start on it. It is
+    /// supervised as ever.
     Degraded(Trouble),
-    /// There is no daemon of ours that answers.
+    /// There is no daemon of ours that answers, or MPS cannot be on the GPU: then none is left running.
     Down(Trouble),
 }
 

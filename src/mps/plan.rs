@@ -6,10 +6,12 @@
 //! process, not probed ----> Starting  (probed fast)
 //! probe fails ------------> as before, and Down with the third in a row (Restart, after `mps.grace` with clients)
 //! probe answers ----------> Ready, or Degraded with what is wrong and the step that mends it
+//! MPS cannot be on it ----> Down               its daemon is stopped: never half
 //! ```
 //!
 //! A daemon that is well is never touched: one that was there before the agent is adopted by probing it. A step is never
-//! repeated faster than its back-off.
+//! repeated faster than its back-off. A configuration that no container may start with (`Seen::objection`) changes nothing
+//! about that: it only keeps `Ready` from being said.
 
 mod pause;
 mod seen;
@@ -80,7 +82,13 @@ impl Daemon {
             Device::Here => self.with_gpu(wish, seen, now),
         };
         self.state = Some(decision.state.clone());
-        decision
+        match seen.objection {
+            Some(trouble) if decision.state == MpsState::Ready => Decision {
+                state: MpsState::Degraded(trouble.clone()),
+                ..decision
+            },
+            _ => decision,
+        }
     }
 
     /// Nothing is started or stopped on a guess. A daemon that runs is probed all the same: it answers without NVML, and
@@ -112,11 +120,16 @@ impl Daemon {
 
     fn without_gpu(&mut self, seen: &Seen<'_>, now: Duration) -> Decision {
         self.why_down = None;
-        let decision = Decision::of(MpsState::NoDriver);
+        self.stop(MpsState::NoDriver, "its GPU is gone", seen, now)
+    }
+
+    /// A daemon that is of no use is stopped, as often as it runs.
+    fn stop(&mut self, state: MpsState, why: &str, seen: &Seen<'_>, now: Duration) -> Decision {
+        let decision = Decision::of(state);
         match seen.unit {
             Ok(Unit::Running { .. } | Unit::Starting) if self.starts.is_due(now) => {
                 self.starts.take(now);
-                decision.and(Step::Stop, "its GPU is gone")
+                decision.and(Step::Stop, why)
             }
             _ => decision,
         }
@@ -124,7 +137,7 @@ impl Daemon {
 
     fn with_gpu(&mut self, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
         if let Some(trouble) = seen.refusal {
-            return Decision::of(MpsState::Down(trouble.clone()));
+            return self.stop(MpsState::Down(trouble.clone()), &trouble.why, seen, now);
         }
         match seen.unit {
             Err(error) => Decision::of(MpsState::Down(Trouble {

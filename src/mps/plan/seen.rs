@@ -60,6 +60,8 @@ pub struct Seen<'a> {
     pub device: Device,
     /// Why MPS cannot be on this GPU at all.
     pub refusal: Option<&'a Trouble>,
+    /// Why no container may start on it, however well its MPS is.
+    pub objection: Option<&'a Trouble>,
     /// Somebody stopped the daemon on purpose.
     pub is_quit: bool,
     /// The daemon's process.

@@ -18,6 +18,7 @@ struct Stage {
     now: Duration,
     device: Device,
     refusal: Option<Trouble>,
+    objection: Option<Trouble>,
     is_quit: bool,
     unit: Result<Unit, BackendError>,
     probe: Option<Probe>,
@@ -35,6 +36,7 @@ impl Stage {
             now: Duration::from_secs(1000),
             device: Device::Here,
             refusal: None,
+            objection: None,
             is_quit: false,
             unit: Ok(Unit::Inactive),
             probe: None,
@@ -60,6 +62,7 @@ impl Stage {
         let seen = Seen {
             device: self.device,
             refusal: self.refusal.as_ref(),
+            objection: self.objection.as_ref(),
             is_quit: self.is_quit,
             unit: &self.unit,
             probe: self.probe.as_ref(),
@@ -523,16 +526,54 @@ fn m18_a_compute_mode_that_was_changed_is_named_and_set_again() {
 }
 
 #[test]
-fn m23_a_gpu_that_mps_cannot_be_on_is_down_with_the_reason_and_nothing_is_done() {
-    for unit in [Ok(Unit::Inactive), running(100)] {
+fn m25_what_runs_on_a_gpu_that_mps_cannot_be_on_is_stopped_and_nothing_is_started() {
+    let refused = || trouble("MIG is on");
+    let mut stage = Stage::ready();
+    stage.refusal = Some(refused());
+    let decision = stage.decide();
+    assert_eq!(
+        (step(&decision), &decision.state),
+        (Some(&Step::Stop), &MpsState::Down(refused()))
+    );
+    assert_eq!(step(&stage.decide()), None, "not again at once");
+    for unit in [Unit::Inactive, Unit::Stopping, ended(69)] {
         let mut stage = Stage::new();
-        stage.unit = unit;
-        stage.refusal = Some(trouble("slices.per_gpu = 60 is above 48"));
-        assert_eq!(
-            stage.decide(),
-            Decision::of(MpsState::Down(trouble("slices.per_gpu = 60 is above 48")))
-        );
+        stage.unit = Ok(unit);
+        stage.refusal = Some(refused());
+        assert_eq!(stage.decide(), Decision::of(MpsState::Down(refused())));
     }
+}
+
+#[test]
+fn m23_more_slices_than_clients_keep_no_daemon_from_being_kept_but_from_being_ready() {
+    let objection = || trouble("slices.per_gpu = 60 is above 48");
+    let mut stage = Stage::ready();
+    stage.objection = Some(objection());
+    let decision = stage.decide();
+    assert_eq!(
+        (decision.step, decision.state),
+        (None, MpsState::Degraded(objection()))
+    );
+    stage.answers(report(&[active(200, &[])]));
+    let decision = stage.decide();
+    assert_eq!(decision.probe_at, Some(stage.now + WISH.probe_interval));
+    stage.answers(report(&[server(200, ServerStatus::Fault, &[300])]));
+    assert!(why(&stage.decide()).contains("300"), "a fault is told");
+    stage.answers(report(&[active(200, &[])]));
+    stage.decide();
+    for _ in 1..STRIKES {
+        stage.is_silent();
+        assert_eq!(why(&stage.decide()), objection().why, "as before");
+    }
+    stage.is_silent();
+    assert_eq!(step(&stage.decide()), Some(&Step::Restart));
+    stage.pass(2);
+    stage.unit = Ok(ended(1));
+    assert_eq!(step(&stage.decide()), Some(&Step::Start));
+    stage.objection = None;
+    stage.unit = running(101);
+    stage.answers(report(&[active(201, &[])]));
+    assert_eq!(stage.decide().state, MpsState::Ready);
 }
 
 #[test]

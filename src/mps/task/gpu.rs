@@ -289,6 +289,7 @@ impl Supervised {
                 Device::Unknown
             },
             refusal,
+            objection: self.hardware.objection.as_ref(),
             is_quit: self.is_quit(),
             unit: self.unit.as_ref().unwrap_or(&unknown),
             probe: self.probe.as_ref(),

@@ -224,26 +224,46 @@ async fn m25_mig_is_refused_in_words_and_no_daemon_is_started() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn m23_more_slices_than_clients_are_refused_and_small_ones_are_told() {
-    let backend = Scripted::default();
-    let status = run_until(
-        settings(|settings| settings.slices = Some(60)),
-        &backend,
-        inventory(vec![a10g()]),
-        |status| status.gpus.iter().any(|gpu| gpu.state.trouble().is_some()),
-    )
+async fn m25_a_daemon_that_runs_when_mig_is_switched_on_is_stopped() {
+    let mut gpu = a10g();
+    gpu.newest.as_mut().unwrap().mig = Some(true);
+    let backend = Scripted::default().with(|script| {
+        script.units.insert(UUID.into(), Unit::Running { pid: 100 });
+    });
+    let status = run_until(settings(|_| {}), &backend, inventory(vec![gpu]), |status| {
+        status.gpus.iter().any(|gpu| gpu.last_step.is_some())
+    })
     .await;
-    let trouble = status.gpus[0].state.trouble().unwrap();
+    assert_eq!(backend.orders(), [format!("stop {UUID}")]);
+    assert!(status.gpus[0].state.trouble().unwrap().why.contains("MIG is on"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn m23_more_slices_than_clients_are_told_and_keep_no_daemon_from_being_started() {
+    use super::hardware::judge;
+
+    let many = settings(|settings| settings.slices = Some(60));
+    let verdict = judge(&many, &inventory(Vec::new()).driver, &a10g());
+    assert_eq!(verdict.refusal, None);
+    let trouble = verdict.objection.unwrap();
     assert!(trouble.why.contains("slices.per_gpu = 60"), "{trouble:?}");
     assert!(
         trouble.mend.contains("set slices.per_gpu to 48 or less"),
         "{trouble:?}"
     );
-    assert_eq!(backend.orders(), [""; 0]);
+    let backend = Scripted::default();
+    run_until(many, &backend, inventory(vec![a10g()]), |status| {
+        status.gpus.iter().any(|gpu| gpu.last_step.is_some())
+    })
+    .await;
+    assert_eq!(backend.orders()[0], format!("start {UUID}"));
+}
 
+#[tokio::test(start_paused = true)]
+async fn m23_slices_that_are_too_small_are_told() {
     let status = run_until(
         settings(|settings| settings.slices = Some(48)),
-        &backend,
+        &Scripted::default(),
         inventory(vec![a10g()]),
         |status| !status.gpus.is_empty(),
     )
