@@ -160,7 +160,7 @@ impl<B: Backend> MpsTask<B> {
         for uuid in uuids {
             self.reconcile_gpu(&uuid).await;
         }
-        if self.inventory.borrow().driver.is_ready() {
+        if hardware::lists_all(&self.inventory.borrow().driver) {
             let wished: Vec<GpuUuid> = self.gpus.keys().cloned().collect();
             self.sweep(|uuid| wished.contains(uuid)).await;
         }

@@ -44,8 +44,10 @@ pub(super) fn device(driver: &DriverState, state: &GpuState) -> Device {
         },
         DriverState::Ready { .. } => {
             let reasons = &state.health.reasons;
-            if reasons.contains(&Reason::Lost) || reasons.contains(&Reason::Missing) {
+            if reasons.contains(&Reason::Lost) {
                 Device::Gone
+            } else if reasons.contains(&Reason::Missing) {
+                missing(driver)
             } else if reasons.contains(&Reason::DriverUnavailable) {
                 Device::NoDriver
             } else {
@@ -53,6 +55,20 @@ pub(super) fn device(driver: &DriverState, state: &GpuState) -> Device {
             }
         }
     }
+}
+
+/// A GPU that the driver counts and cannot open has no name: any that is missing may be the one.
+fn missing(driver: &DriverState) -> Device {
+    if lists_all(driver) {
+        Device::Gone
+    } else {
+        Device::Unknown
+    }
+}
+
+/// Whether the driver answers, and names every GPU that it counts: only then is one that it does not name not there.
+pub(super) fn lists_all(driver: &DriverState) -> bool {
+    matches!(driver, DriverState::Ready { unreadable: 0, .. })
 }
 
 /// What MPS can be on this GPU.

@@ -129,6 +129,18 @@ fn inventory(gpus: Vec<GpuState>) -> GpuStatus {
     }
 }
 
+/// The driver counts a GPU that it cannot open.
+fn with_an_unreadable_gpu(gpus: Vec<GpuState>) -> GpuStatus {
+    GpuStatus {
+        driver: DriverState::Ready {
+            driver_version: "580.95.05".into(),
+            cuda_version: None,
+            unreadable: 1,
+        },
+        ..inventory(gpus)
+    }
+}
+
 /// The status once it is as wished, of a task that runs with these.
 async fn run_until(
     settings: MpsSettings,
@@ -150,6 +162,19 @@ async fn run_until(
     shutdown.cancel();
     running.await.unwrap();
     reached
+}
+
+/// The status after a while, in which the task has nothing more to do.
+async fn run_for_three_minutes(settings: MpsSettings, backend: &Scripted, gpus: GpuStatus) -> MpsStatus {
+    let (_gpu_sender, gpu) = watch::channel(gpus);
+    let (sender, status) = watch::channel(MpsStatus::default());
+    let task = MpsTask::new(settings, backend.clone(), gpu, sender);
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(task.run(shutdown.clone()));
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    shutdown.cancel();
+    running.await.unwrap();
+    status.borrow().clone()
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,17 +200,9 @@ async fn where_mps_is_off_what_runs_is_stopped_and_nothing_is_started() {
         let backend = Scripted::default().with(|script| {
             script.units.insert(UUID.into(), Unit::Running { pid });
         });
-        let seen = backend.clone();
-        let (_gpu_sender, gpu) = watch::channel(inventory(vec![a10g()]));
-        let (sender, status) = watch::channel(MpsStatus::default());
-        let task = MpsTask::new(settings(off), backend.clone(), gpu, sender);
-        let shutdown = CancellationToken::new();
-        let running = tokio::spawn(task.run(shutdown.clone()));
-        tokio::time::sleep(Duration::from_mins(3)).await;
-        shutdown.cancel();
-        running.await.unwrap();
-        assert_eq!(seen.orders(), [format!("stop {UUID}")]);
-        assert!(!status.borrow().enabled && status.borrow().gpus.is_empty());
+        let status = run_for_three_minutes(settings(off), &backend, inventory(vec![a10g()])).await;
+        assert_eq!(backend.orders(), [format!("stop {UUID}")]);
+        assert!(!status.enabled && status.gpus.is_empty());
     }
 }
 
@@ -204,6 +221,20 @@ async fn a_daemon_of_a_gpu_that_the_node_does_not_have_is_stopped() {
         "{:?}",
         backend.orders()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn m17_no_daemon_is_stopped_while_the_driver_cannot_open_every_gpu() {
+    let other = GpuUuid::from("GPU-00000000-0000-0000-0000-000000000000");
+    let backend = Scripted::default().with(|script| {
+        for uuid in [other, UUID.into()] {
+            script.units.insert(uuid, Unit::Starting);
+        }
+    });
+    let mut missing = a10g();
+    missing.health.reasons = vec![Reason::Missing];
+    run_for_three_minutes(settings(|_| {}), &backend, with_an_unreadable_gpu(vec![missing])).await;
+    assert_eq!(backend.orders(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,6 +336,7 @@ fn m17_only_a_gpu_that_is_gone_takes_its_daemon_along() {
         },
     };
     let ready = inventory(Vec::new()).driver;
+    let unreadable = with_an_unreadable_gpu(Vec::new()).driver;
     let well = a10g();
     let sick = |reason| {
         let mut gpu = a10g();
@@ -315,6 +347,9 @@ fn m17_only_a_gpu_that_is_gone_takes_its_daemon_along() {
         (&ready, &well, Device::Here),
         (&ready, &sick(Reason::Lost), Device::Gone),
         (&ready, &sick(Reason::Missing), Device::Gone),
+        (&unreadable, &sick(Reason::Missing), Device::Unknown),
+        (&unreadable, &sick(Reason::Lost), Device::Gone),
+        (&unreadable, &well, Device::Here),
         (&ready, &sick(Reason::Stuck), Device::Here),
         (&ready, &sick(Reason::ResetRequired), Device::Here),
         (&DriverState::Starting, &well, Device::Unknown),
