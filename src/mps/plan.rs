@@ -245,7 +245,7 @@ impl Daemon {
         self.why_down = Some(what.trouble.clone());
         let decision = Decision::of(MpsState::Down(what.trouble.clone()));
         // Clients talk to the server, not to the daemon: they may be at work while it is silent.
-        let patience = if self.servers.has_clients() {
+        let patience = if self.servers.may_have_clients() {
             wish.grace
         } else {
             Duration::ZERO
@@ -292,7 +292,7 @@ impl Daemon {
         let decision = Decision::of(MpsState::Degraded(trouble));
         let server = report.servers.first().map(|server| server.pid);
         let was_verified = server.is_some() && server == self.verified;
-        if !self.starts.is_due(now) || self.servers.has_clients() && !was_verified {
+        if !self.starts.is_due(now) || self.servers.may_have_clients() && !was_verified {
             return decision;
         }
         self.starts.take(now);

@@ -50,9 +50,16 @@ impl Report {
             && self.default_memory_limit.as_deref() == Some("")
     }
 
-    /// The clients of all servers.
+    /// The clients of all servers, as far as they are known.
     pub fn clients(&self) -> impl Iterator<Item = &Client> {
-        self.servers.iter().flat_map(|server| &server.clients)
+        self.servers.iter().flat_map(Server::known_clients)
+    }
+
+    /// Whether it is certain that there are none: what is not understood may be a server, or a client.
+    #[must_use]
+    pub fn has_no_clients(&self) -> bool {
+        let is_empty = |server: &Server| server.clients.as_ref().is_some_and(Vec::is_empty);
+        self.not_understood.is_empty() && self.servers.iter().all(is_empty)
     }
 }
 
@@ -63,8 +70,16 @@ pub struct Server {
     pub pid: u32,
     /// How it is.
     pub status: ServerStatus,
-    /// Its clients.
-    pub clients: Vec<Client>,
+    /// Its clients; absent where the answer cannot be read, so that nobody takes them for none.
+    pub clients: Option<Vec<Client>>,
+}
+
+impl Server {
+    /// The clients that are known.
+    #[must_use]
+    pub fn known_clients(&self) -> &[Client] {
+        self.clients.as_deref().unwrap_or_default()
+    }
 }
 
 /// `get_server_status`.

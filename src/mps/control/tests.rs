@@ -61,7 +61,7 @@ fn a_probe_of_a_known_server_is_one_process() {
     let report = scene.probe().unwrap();
     assert_eq!(report.servers.len(), 1);
     assert_eq!(report.servers[0].status, ServerStatus::Active);
-    let client = &report.servers[0].clients[0];
+    let client = &report.servers[0].known_clients()[0];
     assert_eq!((client.pid, client.command.as_deref()), (9741, Some("./nbody")));
     assert!(report.limits_nobody());
     let ends = scene.asked().iter().filter(|line| *line == "end").count();
@@ -73,7 +73,7 @@ fn a_server_that_is_new_takes_a_second_process() {
     let scene = Scene::new(HEALTHY);
     let report = scene.control.probe(None, PATIENCE).unwrap();
     assert_eq!(report.servers[0].status, ServerStatus::Active);
-    assert_eq!(report.servers[0].clients.len(), 1);
+    assert_eq!(report.servers[0].known_clients().len(), 1);
     let ends = scene.asked().iter().filter(|line| *line == "end").count();
     assert_eq!(ends, 2);
 }

@@ -32,8 +32,8 @@ pub(super) struct Servers {
     since: Duration,
     /// Servers that came after another one.
     restarts: u64,
-    /// Clients of the newest report.
-    clients: usize,
+    /// Whether the newest report says for certain that there are no clients.
+    has_no_clients: bool,
     /// The newest total of ends, and when there were some.
     ended: Option<u64>,
     ends: VecDeque<Duration>,
@@ -64,8 +64,9 @@ impl Servers {
         self.pid
     }
 
-    pub(super) fn has_clients(&self) -> bool {
-        self.clients > 0
+    /// Also where nobody could count them.
+    pub(super) fn may_have_clients(&self) -> bool {
+        !self.has_no_clients
     }
 
     pub(super) fn is_in_treatment(&self) -> bool {
@@ -91,7 +92,7 @@ impl Servers {
             }
             self.pid = Some(server.pid);
         }
-        self.clients = report.servers.iter().map(|server| server.clients.len()).sum();
+        self.has_no_clients = report.has_no_clients();
         let before = self.ended.replace(ended).unwrap_or(ended);
         let mut new_ends = usize::try_from(ended.saturating_sub(before)).unwrap_or(LOOP_ENDS);
         if new_ends > 0 && self.ordered_end.take().is_some_and(|at| now <= at + LOOP_WINDOW) {
@@ -176,8 +177,9 @@ impl Servers {
         });
         let decision = degraded(faulted(server));
         let is_over = |at: Option<Duration>| at.is_some_and(|at| now >= at + TREATMENT);
-        let clients: Vec<u32> = server.clients.iter().map(|client| client.pid).collect();
-        if now < fault.since + wish.grace && !clients.is_empty() {
+        let clients: Vec<u32> = server.known_clients().iter().map(|client| client.pid).collect();
+        let may_have_some = server.clients.as_ref().is_none_or(|clients| !clients.is_empty());
+        if now < fault.since + wish.grace && may_have_some {
             return decision;
         }
         if fault.terminated.is_none() {
@@ -189,7 +191,7 @@ impl Servers {
                 };
                 return decision.and(step, "they were hit by the fault and have not ended");
             }
-            // The last client is gone: the server makes itself a new context.
+            // The last client is gone: the server makes itself a new context. Clients that are not known are ended with it.
             return decision;
         }
         if fault.shut_down.is_none() && is_over(fault.terminated) {
@@ -222,7 +224,7 @@ impl Servers {
     /// Clients that are gone hold the server's memory, and their place.
     fn bury(&mut self, server: &Server, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
         let ready = Decision::of(MpsState::Ready);
-        let listed = server.clients.iter().map(|client| client.pid);
+        let listed = server.known_clients().iter().map(|client| client.pid);
         let clients: Vec<u32> = listed.filter(|pid| seen.gone_clients.contains(pid)).collect();
         if clients.is_empty() {
             self.gone_since = None;
@@ -277,9 +279,10 @@ fn unknown(pid: u32, report: &Report) -> Trouble {
 }
 
 fn faulted(server: &Server) -> Trouble {
-    let clients = match server.clients.len() {
-        0 => "no client is left".to_owned(),
-        _ => format!("hit were {}", clients_are(&server.clients)),
+    let clients = match server.clients.as_deref() {
+        None => "which clients it hit cannot be read".to_owned(),
+        Some([]) => "no client is left".to_owned(),
+        Some(clients) => format!("hit were {}", clients_are(clients)),
     };
     Trouble {
         why: format!(

@@ -140,7 +140,7 @@ fn server(pid: u32, status: ServerStatus, clients: &[u32]) -> Server {
     Server {
         pid,
         status,
-        clients: clients.iter().map(client).collect(),
+        clients: Some(clients.iter().map(client).collect()),
     }
 }
 
@@ -307,6 +307,43 @@ fn m05_a_silent_daemon_with_clients_at_work_is_restarted_after_the_grace() {
     stage.pass(WISH.grace.as_secs());
     stage.is_silent();
     assert_eq!(step(&stage.decide()), Some(&Step::Restart));
+}
+
+/// A report whose server's clients cannot be read.
+fn unread(status: ServerStatus) -> Report {
+    let mut report = report(&[server(200, status, &[])]);
+    report.servers[0].clients = None;
+    report.not_understood = vec!["get_client_list 200: <busy>".into()];
+    report
+}
+
+#[test]
+fn m05_clients_that_nobody_could_count_are_waited_for_like_those_that_are_known() {
+    let mut unread_stage = Stage::ready();
+    unread_stage.answers(unread(ServerStatus::Active));
+    unread_stage.decide();
+    let mut never_answered = Stage::new();
+    never_answered.unit = running(100);
+    for stage in [&mut unread_stage, &mut never_answered] {
+        for _ in 0..STRIKES {
+            stage.pass(1);
+            stage.is_silent();
+            assert_eq!(step(&stage.decide()), None);
+        }
+        stage.pass(WISH.grace.as_secs());
+        stage.is_silent();
+        assert_eq!(step(&stage.decide()), Some(&Step::Restart));
+    }
+}
+
+#[test]
+fn m08_a_daemon_whose_clients_cannot_be_counted_is_not_restarted_for_its_defaults() {
+    let mut stage = Stage::new();
+    stage.unit = running(100);
+    let mut limited = unread(ServerStatus::Active);
+    limited.default_thread_percentage = Some(33.0);
+    stage.answers(limited);
+    assert_eq!(step(&stage.decide()), None);
 }
 
 #[test]

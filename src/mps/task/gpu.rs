@@ -453,7 +453,7 @@ impl Supervised {
     }
 
     fn is_full(&self) -> Option<Warning> {
-        let clients = self.server()?.clients.len();
+        let clients = self.server()?.clients.as_ref()?.len();
         let limit = self.hardware.client_limit?;
         (clients >= usize::try_from(limit).unwrap_or(usize::MAX)).then(|| Warning {
             what: format!("GPU {} has {clients} MPS clients and takes no more", self.number),

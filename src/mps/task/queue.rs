@@ -93,7 +93,7 @@ mod tests {
             servers: vec![Server {
                 pid: 20,
                 status: ServerStatus::Active,
-                clients: clients.iter().map(client).collect(),
+                clients: Some(clients.iter().map(client).collect()),
             }],
             default_thread_percentage: Some(100.0),
             default_memory_limit: Some(String::new()),

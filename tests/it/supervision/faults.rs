@@ -20,7 +20,7 @@ fn m01_m03_a_daemon_that_is_killed_is_back_and_verified_without_its_orphans_and_
         mps(snapshot, 0).is_some_and(|gpu| {
             gpu.server
                 .as_ref()
-                .is_some_and(|server| server.clients.len() == 1)
+                .is_some_and(|server| server.known_clients().len() == 1)
         })
     });
     let (_, server) = pids(&before, 0);
@@ -86,7 +86,7 @@ fn m12_a_fault_is_told_with_its_clients_ended_after_the_grace_and_stays_on_its_g
         mps(snapshot, 0).is_some_and(|gpu| {
             gpu.server
                 .as_ref()
-                .is_some_and(|server| !server.clients.is_empty())
+                .is_some_and(|server| !server.known_clients().is_empty())
         })
     });
     // The script is that of both GPUs: only the one whose server reads it before it is taken back faults.
@@ -125,7 +125,7 @@ fn m13_a_client_that_is_gone_and_still_listed_is_dropped() {
         mps(snapshot, 0).is_some_and(|gpu| {
             gpu.server
                 .as_ref()
-                .is_some_and(|server| server.clients.len() == 1)
+                .is_some_and(|server| server.known_clients().len() == 1)
         })
     });
     client.signal(Signal::KILL).unwrap();

@@ -50,6 +50,23 @@ fn m12_a_server_that_recovers_when_its_clients_have_gone_is_left_alone() {
 }
 
 #[test]
+fn m12_clients_of_a_faulty_server_that_nobody_could_count_get_their_time_as_well() {
+    let mut stage = Stage::ready();
+    let mut steps = Vec::new();
+    for second in 0..=40 {
+        stage.answers(unread(ServerStatus::Fault));
+        let decision = stage.decide();
+        assert!(why(&decision).contains("cannot be read"), "{decision:?}");
+        steps.extend(decision.step.map(|(step, _)| (second, step)));
+        stage.pass(1);
+    }
+    assert_eq!(
+        steps,
+        [(35, Step::ShutDownServer { server: 200 }), (40, Step::Restart)]
+    );
+}
+
+#[test]
 fn m12_a_server_that_does_not_end_takes_its_daemon_along() {
     let mut stage = Stage::ready();
     let faulty = || report(&[server(200, ServerStatus::Fault, &[])]);
