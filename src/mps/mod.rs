@@ -78,7 +78,8 @@ pub struct MpsGpu {
     /// Slices that a container has to ask for at least, so that a CUDA program starts in its part of the memory;
     /// absent while the memory of the GPU is not known.
     pub smallest_useful_slices: Option<u32>,
-    /// Starts of its control daemon and of its server that followed an end, since the agent started.
+    /// Starts of its control daemon and of its server that followed an end, since the agent started: those that failed
+    /// as well, but for servers that made room for another user's.
     pub restarts: u64,
     /// When a probe succeeded last, Unix seconds.
     pub probed_at: Option<u64>,

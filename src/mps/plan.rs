@@ -21,7 +21,7 @@ mod words;
 
 use std::time::Duration;
 
-pub use self::seen::{Device, Probe, Seen, Unanswered, Wish};
+pub use self::seen::{Blame, Device, Probe, Seen, ServerEnds, Unanswered, Wish};
 pub use self::step::{Decision, Step};
 
 use self::pause::Pause;
@@ -29,7 +29,7 @@ use self::server::Servers;
 use self::words::{failed, quit, stopping, unreadable, wrong_defaults};
 use super::backend::Unit;
 use super::protocol::Report;
-use super::{MpsState, Trouble};
+use super::{MpsState, Trouble, Warning};
 
 /// So many probes in a row have to fail before a daemon counts as down: one slow answer is no outage.
 pub const STRIKES: u32 = 3;
@@ -51,8 +51,10 @@ pub struct Daemon {
     pid: Option<u32>,
     /// Since when that one has been running.
     running_since: Duration,
-    /// Daemons and servers that came after one that had ended.
+    /// Daemons that came after one that had ended.
     restarts: u64,
+    /// Starts of the daemon that have failed.
+    failed_starts: u64,
     starts: Pause,
     /// Why the daemon did not come up, or was restarted: shown until it is verified.
     why_down: Option<Trouble>,
@@ -70,11 +72,18 @@ impl Daemon {
     /// Starts of daemons and servers that followed an end, since the agent started.
     #[must_use]
     pub fn restarts(&self) -> u64 {
-        self.restarts + self.servers.restarts()
+        self.restarts + self.failed_starts + self.servers.restarts()
+    }
+
+    /// What nobody can mend without harm to others.
+    #[must_use]
+    pub fn warning(&self) -> Option<Warning> {
+        self.servers.warning()
     }
 
     /// What to do at `now` (monotonic). The step counts as done when it is returned.
     pub fn decide(&mut self, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
+        self.failed_starts = seen.failed_starts;
         let decision = match seen.device {
             Device::Unknown => self.hold(wish, seen, now),
             Device::NoDriver => Decision::of(MpsState::NoDriver),
@@ -229,7 +238,7 @@ impl Daemon {
     }
 
     fn unanswered(&mut self, what: &Unanswered, wish: Wish, is_new: bool, now: Duration) -> Decision {
-        if !what.is_the_daemons {
+        if what.blame == Blame::Program {
             return Decision::of(MpsState::Down(what.trouble.clone()));
         }
         if is_new {
@@ -244,6 +253,9 @@ impl Daemon {
         }
         self.why_down = Some(what.trouble.clone());
         let decision = Decision::of(MpsState::Down(what.trouble.clone()));
+        if what.blame == Blame::Node {
+            return decision;
+        }
         // Clients talk to the server, not to the daemon: they may be at work while it is silent.
         let patience = if self.servers.may_have_clients() {
             wish.grace
@@ -268,13 +280,13 @@ impl Daemon {
     ) -> Decision {
         self.strikes = 0;
         if is_new {
-            self.servers.note(report, seen.servers_ended, now);
+            self.servers.note(report, seen, now);
         }
         if let Some(trouble) = unreadable(report) {
             return Decision::of(MpsState::Degraded(trouble));
         }
-        if let Some(trouble) = wrong_defaults(report) {
-            return self.mend_defaults(report, trouble, now);
+        if !report.limits_nobody() {
+            return self.mend_defaults(report, wrong_defaults(report), now);
         }
         let is_young = now.saturating_sub(self.running_since) < FAST_FOR && self.why_down.is_none();
         let decision = self.servers.judge(report, wish, seen, is_young, now);

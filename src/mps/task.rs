@@ -6,6 +6,7 @@
 //!
 //! Nothing that may block runs on the runtime: the control program is called by `job`, one at a time for a GPU.
 
+mod counts;
 mod gpu;
 pub(crate) mod hardware;
 mod job;
@@ -206,7 +207,7 @@ impl<B: Backend> MpsTask<B> {
             | Step::RestoreDefaults
             | Step::Terminate { .. }
             | Step::ShutDownServer { .. } => {
-                gpu.order(&mut self.jobs, &step);
+                gpu.order(&mut self.jobs, &step, now.monotonic);
                 Ok(())
             }
         };

@@ -191,6 +191,21 @@ fn a_program_that_cannot_be_started_is_named_with_the_key() {
 }
 
 #[test]
+fn a_node_without_room_for_a_process_is_no_fault_of_the_program() {
+    for errno in [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE] {
+        let error = of_call(CallError::Spawn(errno.into()), "/usr/bin/x".into());
+        assert!(matches!(error, ControlError::NoRoom { .. }), "{error}");
+        assert!(error.mend().contains("TasksMax"), "{}", error.mend());
+    }
+    let watch = of_call(CallError::Watch(Errno::MFILE.into()), "/usr/bin/x".into());
+    assert!(matches!(watch, ControlError::NoRoom { .. }), "{watch}");
+    for errno in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC] {
+        let error = of_call(CallError::Spawn(errno.into()), "/usr/bin/x".into());
+        assert!(matches!(error, ControlError::Binary { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_bare_name_is_looked_up_in_path_at_every_call() {
     let root = tempfile::tempdir().unwrap();
     let (first, second) = (root.path().join("first"), root.path().join("second"));

@@ -44,13 +44,43 @@ pub struct Probe {
     pub outcome: Result<Report, Unanswered>,
 }
 
+/// Who keeps a probe from being answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The daemon: it is started anew if that lasts.
+    Daemon,
+    /// The control program, which is not there or not fit: nothing can be asked before that is mended.
+    Program,
+    /// The node, which lacks something for a moment: the daemon is not at fault, and may be well.
+    Node,
+}
+
 /// Why a probe brought nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unanswered {
-    /// Whether it is the daemon that does not answer; else it could not be asked.
-    pub is_the_daemons: bool,
+    /// Who is at fault.
+    pub blame: Blame,
     /// In words.
     pub trouble: Trouble,
+}
+
+/// What the daemon's log says of ends of its servers, since the agent started. Every pod can write into that log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerEnds {
+    /// Servers that have ended, or could not be started.
+    pub ended: u64,
+    /// Those of them that made room for another user's.
+    pub yielded: u64,
+}
+
+impl ServerEnds {
+    /// What has come since `before`.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            ended: self.ended.saturating_sub(before.ended),
+            yielded: self.yielded.saturating_sub(before.yielded),
+        }
+    }
 }
 
 /// What is seen of one GPU.
@@ -70,8 +100,10 @@ pub struct Seen<'a> {
     pub probe: Option<&'a Probe>,
     /// Why the daemon's process ended last, by its own account.
     pub last_words: Option<&'a Trouble>,
-    /// How many servers have ended or failed since the agent started.
-    pub servers_ended: u64,
+    /// What the daemon's log says of ends of servers.
+    pub server_ends: ServerEnds,
+    /// How many starts of the daemon have failed since the agent started.
+    pub failed_starts: u64,
     /// Clients of the newest probe whose processes are no more, or are zombies.
     pub gone_clients: &'a BTreeSet<u32>,
     /// Whether the GPU's compute mode has been another than is wished for longer than a reading takes to arrive.

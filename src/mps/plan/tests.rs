@@ -4,7 +4,9 @@ use super::*;
 use crate::mps::backend::{BackendError, Ended};
 use crate::mps::protocol::{Client, Server, ServerStatus};
 
+mod defaults;
 mod fault;
+mod servers;
 
 const WISH: Wish = Wish {
     probe_interval: Duration::from_secs(10),
@@ -23,7 +25,8 @@ struct Stage {
     unit: Result<Unit, BackendError>,
     probe: Option<Probe>,
     last_words: Option<Trouble>,
-    servers_ended: u64,
+    server_ends: ServerEnds,
+    failed_starts: u64,
     gone_clients: BTreeSet<u32>,
     has_drifted: bool,
     intruders: Vec<u32>,
@@ -41,7 +44,8 @@ impl Stage {
             unit: Ok(Unit::Inactive),
             probe: None,
             last_words: None,
-            servers_ended: 0,
+            server_ends: ServerEnds::default(),
+            failed_starts: 0,
             gone_clients: BTreeSet::new(),
             has_drifted: false,
             intruders: Vec::new(),
@@ -67,7 +71,8 @@ impl Stage {
             unit: &self.unit,
             probe: self.probe.as_ref(),
             last_words: self.last_words.as_ref(),
-            servers_ended: self.servers_ended,
+            server_ends: self.server_ends,
+            failed_starts: self.failed_starts,
             gone_clients: &self.gone_clients,
             has_drifted: self.has_drifted,
             intruders: &self.intruders,
@@ -98,7 +103,7 @@ impl Stage {
 
     fn is_silent(&mut self) {
         self.probed(Err(Unanswered {
-            is_the_daemons: true,
+            blame: Blame::Daemon,
             trouble: trouble("it does not answer"),
         }));
     }
@@ -154,6 +159,14 @@ fn step(decision: &Decision) -> Option<&Step> {
 
 fn why(decision: &Decision) -> &str {
     decision.state.trouble().map_or("", |trouble| &trouble.why)
+}
+
+/// A report whose server's clients cannot be read.
+fn unread(status: ServerStatus) -> Report {
+    let mut report = report(&[server(200, status, &[])]);
+    report.servers[0].clients = None;
+    report.not_understood = vec!["get_client_list 200: <busy>".into()];
+    report
 }
 
 #[test]
@@ -309,14 +322,6 @@ fn m05_a_silent_daemon_with_clients_at_work_is_restarted_after_the_grace() {
     assert_eq!(step(&stage.decide()), Some(&Step::Restart));
 }
 
-/// A report whose server's clients cannot be read.
-fn unread(status: ServerStatus) -> Report {
-    let mut report = report(&[server(200, status, &[])]);
-    report.servers[0].clients = None;
-    report.not_understood = vec!["get_client_list 200: <busy>".into()];
-    report
-}
-
 #[test]
 fn m05_clients_that_nobody_could_count_are_waited_for_like_those_that_are_known() {
     let mut unread_stage = Stage::ready();
@@ -337,13 +342,33 @@ fn m05_clients_that_nobody_could_count_are_waited_for_like_those_that_are_known(
 }
 
 #[test]
-fn m08_a_daemon_whose_clients_cannot_be_counted_is_not_restarted_for_its_defaults() {
-    let mut stage = Stage::new();
-    stage.unit = running(100);
-    let mut limited = unread(ServerStatus::Active);
-    limited.default_thread_percentage = Some(33.0);
-    stage.answers(limited);
-    assert_eq!(step(&stage.decide()), None);
+fn m05_a_node_without_room_for_a_process_is_down_after_three_probes_and_its_daemon_is_left_alone() {
+    let mut stage = Stage::ready();
+    for probe in 1..=5 {
+        stage.pass(WISH.grace.as_secs());
+        stage.probed(Err(Unanswered {
+            blame: Blame::Node,
+            trouble: trouble("no room"),
+        }));
+        let decision = stage.decide();
+        assert_eq!(step(&decision), None);
+        assert_eq!(decision.state == MpsState::Ready, probe < STRIKES, "{probe}");
+    }
+    assert_eq!(why(&stage.decide()), "no room");
+    stage.answers(report(&[active(200, &[])]));
+    assert_eq!(stage.decide().state, MpsState::Ready);
+}
+
+#[test]
+fn m07_starts_that_fail_are_counted_with_the_restarts() {
+    let mut stage = Stage::ready();
+    stage.unit = Ok(Unit::Starting);
+    stage.failed_starts = 2;
+    stage.decide();
+    assert_eq!(stage.daemon.restarts(), 2);
+    stage.unit = running(101);
+    stage.decide();
+    assert_eq!(stage.daemon.restarts(), 3, "the third has come up");
 }
 
 #[test]
@@ -352,7 +377,7 @@ fn a_daemon_that_cannot_be_asked_is_down_and_not_restarted() {
     for _ in 0..5 {
         stage.pass(1);
         stage.probed(Err(Unanswered {
-            is_the_daemons: false,
+            blame: Blame::Program,
             trouble: trouble("nvidia-cuda-mps-control is not there"),
         }));
         let decision = stage.decide();
@@ -412,49 +437,6 @@ fn an_end_without_words_is_told_by_its_code() {
 }
 
 #[test]
-fn m08_a_daemon_with_other_defaults_is_never_ready_and_replaced_while_it_has_no_clients() {
-    for (limited, text) in limited_reports(&[]) {
-        let mut stage = Stage::new();
-        stage.unit = running(100);
-        stage.answers(limited);
-        let decision = stage.decide();
-        assert!(matches!(decision.state, MpsState::Degraded(_)));
-        assert!(why(&decision).contains(text), "{decision:?}");
-        assert_eq!(step(&decision), Some(&Step::Restart));
-    }
-    for (limited, _) in limited_reports(&[300]) {
-        let mut stage = Stage::new();
-        stage.unit = running(100);
-        stage.answers(limited);
-        let decision = stage.decide();
-        assert_eq!(step(&decision), None, "clients are not cut off for it");
-        assert!(matches!(decision.state, MpsState::Degraded(_)));
-    }
-}
-
-#[test]
-fn m08_defaults_that_were_changed_under_a_verified_server_are_set_back() {
-    for (limited, text) in limited_reports(&[300]) {
-        let mut stage = Stage::ready();
-        stage.answers(limited);
-        let decision = stage.decide();
-        assert!(why(&decision).contains(text), "{decision:?}");
-        assert_eq!(step(&decision), Some(&Step::RestoreDefaults));
-        assert_eq!(step(&stage.decide()), None, "not again at once");
-        stage.answers(report(&[active(200, &[300])]));
-        assert_eq!(stage.decide().state, MpsState::Ready);
-    }
-}
-
-/// One whose threads are limited and one whose memory is, with these clients.
-fn limited_reports(clients: &[u32]) -> [(Report, &'static str); 2] {
-    let (mut threads, mut memory) = (report(&[active(200, clients)]), report(&[active(200, clients)]));
-    threads.default_thread_percentage = Some(33.0);
-    memory.default_memory_limit = Some("2G".into());
-    [(threads, "33.0"), (memory, "2G")]
-}
-
-#[test]
 fn m26_answers_of_an_unknown_version_degrade_and_nothing_is_done_about_them() {
     let mut stage = Stage::ready();
     let mut strange = report(&[server(200, ServerStatus::Unknown, &[])]);
@@ -468,64 +450,6 @@ fn m26_answers_of_an_unknown_version_degrade_and_nothing_is_done_about_them() {
     let decision = stage.decide();
     assert_eq!(step(&decision), None);
     assert!(why(&decision).contains("settings cannot be read"), "{decision:?}");
-}
-
-#[test]
-fn m11_a_server_that_keeps_ending_is_a_crash_loop_and_the_daemon_is_left_alone() {
-    let mut stage = Stage::ready();
-    for crash in 1..=3 {
-        stage.pass(5);
-        stage.servers_ended = crash;
-        stage.answers(report(&[active(200 + u32::try_from(crash).unwrap(), &[])]));
-        let decision = stage.decide();
-        assert_eq!(step(&decision), None);
-        assert_eq!(decision.state == MpsState::Ready, crash < 3, "{crash}");
-    }
-    assert!(why(&stage.decide()).contains("keeps crashing"));
-    assert_eq!(stage.daemon.restarts(), 3);
-    stage.pass(61);
-    stage.answers(report(&[active(203, &[])]));
-    assert_eq!(stage.decide().state, MpsState::Ready);
-}
-
-#[test]
-fn a_daemon_without_a_server_gets_one_ahead_of_the_first_client() {
-    let mut stage = Stage::ready();
-    stage.answers(report(&[]));
-    let decision = stage.decide();
-    assert_eq!(step(&decision), Some(&Step::StartServer));
-    assert!(matches!(decision.state, MpsState::Degraded(_)));
-    assert_eq!(step(&stage.decide()), None, "not again at once");
-    stage.pass(1);
-    stage.intruders = vec![4242];
-    stage.answers(report(&[]));
-    let decision = stage.decide();
-    assert_eq!(step(&decision), Some(&Step::StartServer));
-    assert!(
-        why(&decision).contains("process 4242 is on the GPU past MPS"),
-        "{decision:?}"
-    );
-}
-
-#[test]
-fn m13_a_client_whose_process_is_gone_is_dropped_after_a_while() {
-    let mut stage = Stage::ready();
-    stage.gone_clients = BTreeSet::from([300]);
-    for second in 0..=30 {
-        stage.answers(report(&[active(200, &[300, 301])]));
-        let decision = stage.decide();
-        assert_eq!(decision.state, MpsState::Ready);
-        let dropped = Step::Terminate {
-            server: 200,
-            clients: vec![300],
-        };
-        assert_eq!(
-            step(&decision),
-            (second == 30).then_some(&dropped),
-            "after {second} s"
-        );
-        stage.pass(1);
-    }
 }
 
 #[test]
@@ -665,8 +589,7 @@ fn a_backend_that_does_not_work_is_the_reason() {
 #[test]
 fn what_is_not_ready_for_long_is_probed_more_slowly() {
     let mut stage = Stage::ready();
-    let initializing = || report(&[server(200, ServerStatus::Initializing, &[])]);
-    stage.answers(initializing());
+    stage.answers(report(&[server(201, ServerStatus::Initializing, &[])]));
     let decision = stage.decide();
     assert!(matches!(decision.state, MpsState::Degraded(_)));
     assert_eq!(decision.probe_at, Some(stage.now + SLOWED));

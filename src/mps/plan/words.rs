@@ -18,27 +18,18 @@ pub(super) fn unreadable(report: &Report) -> Option<Trouble> {
 }
 
 /// A default that is not what a fresh daemon has caps every client, however many slices it has.
-pub(super) fn wrong_defaults(report: &Report) -> Option<Trouble> {
-    let percentage = report
-        .default_thread_percentage
-        .filter(|percent| (percent - 100.0).abs() > 0.05);
-    let limit = report
-        .default_memory_limit
-        .as_ref()
-        .filter(|limit| !limit.is_empty());
-    let why = match (percentage, limit) {
-        (Some(percent), _) => {
-            format!("the daemon's default active thread percentage is {percent:.1}, it should be 100.0")
-        }
-        (None, Some(limit)) => {
-            format!("the daemon has a default memory limit of {limit}, it should have none")
-        }
-        (None, None) => return None,
+pub(super) fn wrong_defaults(report: &Report) -> Trouble {
+    let percentage = report.default_thread_percentage.unwrap_or_default();
+    let limit = report.default_memory_limit.as_deref().unwrap_or_default();
+    let why = if limit.is_empty() {
+        format!("the daemon's default active thread percentage is {percentage:.1}, it should be 100.0")
+    } else {
+        format!("the daemon has a default memory limit of {limit}, it should have none")
     };
-    Some(Trouble {
+    Trouble {
         why,
         mend: "gpushare mps restart GPU: the defaults live in the daemon's memory alone".into(),
-    })
+    }
 }
 
 pub(super) fn quit() -> Trouble {

@@ -103,12 +103,11 @@ impl Reading {
     fn pids(&mut self, command: &Command, lines: &[String]) -> (Vec<u32>, bool) {
         let (mut pids, mut is_whole) = (Vec::new(), true);
         for line in filled(lines) {
-            match line.trim().parse() {
-                Ok(pid) => pids.push(pid),
-                Err(_) => {
-                    is_whole = false;
-                    self.note_line(command, line);
-                }
+            if let Ok(pid) = line.trim().parse() {
+                pids.push(pid);
+            } else {
+                is_whole = false;
+                self.note_line(command, line);
             }
         }
         (pids, is_whole)

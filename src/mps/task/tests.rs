@@ -7,6 +7,8 @@ use crate::gpu::{DriverState, GpuInfo, GpuState, Memory};
 use crate::mps::MpsState;
 use crate::mps::backend::Unit;
 
+mod one_gpu;
+
 const UUID: &str = "GPU-480d6b9e-f5c1-5e7a-86d3-a2b7f10c945e";
 
 /// A backend that does what a test says and writes down what it was told.
