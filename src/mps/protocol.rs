@@ -11,16 +11,16 @@
 //! * `ps` prints names that pods choose, so it is asked last: whatever a name pretends to be, it cannot be taken for
 //!   the answer to another question.
 
-mod capabilities;
 mod reading;
+mod version;
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use capabilities::{Capabilities, Version};
 pub use reading::Reading;
+pub use version::Version;
 
 /// The begin of the words that separate answers.
 const SEPARATOR: &str = "gpushare-";

@@ -76,8 +76,7 @@ impl Supervised {
             Event::DaemonLeaves { .. }
             | Event::ServerStarting { .. }
             | Event::ServerForcedOut { .. }
-            | Event::ClientQueued { .. }
-            | Event::MemoryLimited { .. } => {}
+            | Event::ClientQueued { .. } => {}
         }
     }
 }
