@@ -33,6 +33,8 @@ pub const WHOLE_GPU_PERCENTAGE: f64 = 100.0;
 pub struct Report {
     /// Every server that the daemon lists. One at most with `-multiuser-server`.
     pub servers: Vec<Server>,
+    /// Whether these are all: the list was answered, and each line of it is understood.
+    pub lists_all_servers: bool,
     /// `get_default_active_thread_percentage`; absent where the answer makes no sense.
     pub default_thread_percentage: Option<f64>,
     /// `get_default_device_pinned_mem_limit 0` as it was answered; `Some("")` = no limit, absent = makes no sense.
@@ -55,11 +57,11 @@ impl Report {
         self.servers.iter().flat_map(Server::known_clients)
     }
 
-    /// Whether it is certain that there are none: what is not understood may be a server, or a client.
+    /// Whether it is certain that there are none.
     #[must_use]
     pub fn has_no_clients(&self) -> bool {
         let is_empty = |server: &Server| server.clients.as_ref().is_some_and(Vec::is_empty);
-        self.not_understood.is_empty() && self.servers.iter().all(is_empty)
+        self.lists_all_servers && self.servers.iter().all(is_empty)
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use self::ends::Ends;
 pub(super) use self::words::listed;
-use self::words::{crash_loop, drifted, faulted, initializing, no_server, stubborn, unknown};
+use self::words::{crash_loop, drifted, faulted, initializing, no_server, stubborn, unknown, unlisted};
 use super::pause::Pause;
 use super::{Decision, Seen, Step, Wish};
 use crate::mps::protocol::{Report, Server, ServerStatus};
@@ -32,6 +32,8 @@ pub(super) struct Servers {
     /// The server of the newest report that listed one, and since when it has been.
     pid: Option<u32>,
     since: Duration,
+    /// Since when it has been starting.
+    starting_since: Option<Duration>,
     /// Whether the newest report says for certain that there are no clients.
     has_no_clients: bool,
     ends: Ends,
@@ -102,15 +104,29 @@ impl Servers {
 
     /// A new report.
     pub(super) fn note(&mut self, report: &Report, seen: &Seen<'_>, now: Duration) {
-        let listed = present(report).map(|server| server.pid);
-        if listed.is_some() && listed != self.pid {
-            self.pid = listed;
-            self.since = now;
-            self.given_up = None;
-            self.dead = None;
-        }
         self.has_no_clients = report.has_no_clients();
-        self.ends.note(listed, seen.server_ends, now);
+        let Some(server) = present(report) else {
+            // A list that cannot be read is not an end.
+            if report.lists_all_servers {
+                self.dead = None;
+                self.ends.note(None, seen.server_ends, now);
+            }
+            return;
+        };
+        if self.pid != Some(server.pid) {
+            self.pid = Some(server.pid);
+            self.since = now;
+            self.dead = None;
+            self.starting_since = None;
+            self.given_up = None;
+        }
+        if server.status == ServerStatus::Initializing {
+            self.starting_since.get_or_insert(now);
+        } else {
+            self.starting_since = None;
+            self.given_up = None;
+        }
+        self.ends.note(Some(server.pid), seen.server_ends, now);
     }
 
     /// How the GPU's MPS is by this report, and what to do about it.
@@ -131,6 +147,7 @@ impl Servers {
             return degraded(crash_loop(ends));
         }
         match server {
+            None if !report.lists_all_servers => degraded(unlisted(report)),
             None => self.without(seen, is_young, now),
             Some(server) => match server.status {
                 ServerStatus::Fault => self.treat(server, wish, now),
@@ -200,14 +217,14 @@ impl Servers {
 
     /// One that does not come up is replaced, but not so soon the next time: it may only be slow.
     fn wait_for(&mut self, server: &Server, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
-        let waited = now.saturating_sub(self.since);
+        let waited = now.saturating_sub(self.starting_since.unwrap_or(now));
         let decision = degraded(initializing(server.pid, waited, seen.intruders));
         if let Some(at) = self.given_up {
             if now < at + TREATMENT {
                 return decision;
             }
             self.given_up = None;
-            self.since = now;
+            self.starting_since = Some(now);
             return decision.and(Step::Restart, "its server neither comes up nor ends");
         }
         let patience = wish.grace * 2_u32.pow(self.slow_starts.min(MOST_DOUBLINGS));

@@ -131,6 +131,7 @@ fn ended(code: i32) -> Unit {
 fn report(servers: &[Server]) -> Report {
     Report {
         servers: servers.to_vec(),
+        lists_all_servers: true,
         default_thread_percentage: Some(100.0),
         default_memory_limit: Some(String::new()),
         not_understood: Vec::new(),

@@ -18,6 +18,7 @@ const MAX_SERVERS: usize = 4;
 #[derive(Debug, Default)]
 pub struct Reading {
     listed: Vec<u32>,
+    lists_all: bool,
     statuses: BTreeMap<u32, ServerStatus>,
     /// By server, where every line of the answer is understood.
     clients: BTreeMap<u32, Vec<u32>>,
@@ -58,6 +59,7 @@ impl Reading {
         };
         Report {
             servers: self.listed.iter().map(server).collect(),
+            lists_all_servers: self.lists_all,
             default_thread_percentage: self.thread_percentage,
             default_memory_limit: self.memory_limit,
             not_understood: self.not_understood,
@@ -77,7 +79,7 @@ impl Reading {
             Command::ServerList if filled(lines).any(|line| line.starts_with("Unknown command")) => {
                 self.note(OTHER_PROTOCOL);
             }
-            Command::ServerList => self.listed = self.pids(command, lines).0,
+            Command::ServerList => (self.listed, self.lists_all) = self.pids(command, lines),
             Command::ServerStatus(server) => {
                 let status = self.status(command, lines);
                 self.statuses.insert(*server, status);

@@ -120,6 +120,7 @@ fn a_daemon_without_a_server_as_550_answers_it() {
     assert_eq!(
         report,
         Report {
+            lists_all_servers: true,
             default_thread_percentage: Some(100.0),
             default_memory_limit: Some(String::new()),
             ..Report::default()

@@ -158,12 +158,13 @@ impl Supervised {
                 at: newest.processes_at?,
             })
         });
-        let probed = report_of(self.running(), self.probe.as_ref())
-            .zip(self.probed_at)
-            .map(|(report, at)| Probed {
-                servers: &report.servers,
-                at: at as f64,
-            });
+        let report = report_of(self.running(), self.probe.as_ref());
+        // Of a list that cannot be read, everybody would be outside.
+        let whole = report.filter(|report| report.lists_all_servers);
+        let probed = whole.zip(self.probed_at).map(|(report, at)| Probed {
+            servers: &report.servers,
+            at: at as f64,
+        });
         // Who was on the GPU when the daemon answered last may have ended since.
         self.outside = match (listed, probed) {
             (Some(listed), Some(probed)) => self.intruders.observe(listed, probed),

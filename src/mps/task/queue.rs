@@ -114,6 +114,7 @@ mod tests {
                 status: ServerStatus::Active,
                 clients: Some(clients.iter().map(client).collect()),
             }],
+            lists_all_servers: true,
             default_thread_percentage: Some(100.0),
             default_memory_limit: Some(String::new()),
             not_understood: Vec::new(),

@@ -71,6 +71,14 @@ pub(super) fn unknown(pid: u32, report: &Report) -> Trouble {
     }
 }
 
+pub(super) fn unlisted(report: &Report) -> Trouble {
+    let said = report.not_understood.join("; ");
+    Trouble {
+        why: format!("its list of servers cannot be read ({said})"),
+        mend: "use a driver that gpushare knows (see docs/mps.md)".into(),
+    }
+}
+
 pub(super) fn faulted(server: &Server) -> Trouble {
     let clients = match server.clients.as_deref() {
         None => "which clients it hit cannot be read".to_owned(),

@@ -71,6 +71,24 @@ fn m11_ends_that_no_line_tells_of_in_time_count_once() {
 }
 
 #[test]
+fn m26_a_list_of_servers_that_cannot_be_read_is_neither_an_end_nor_a_reason_to_start_one() {
+    let mut stage = Stage::ready();
+    for _ in 0..4 {
+        stage.pass(5);
+        let mut garbled = report(&[]);
+        garbled.lists_all_servers = false;
+        garbled.not_understood = vec!["get_server_list: <200>".into()];
+        stage.answers(garbled);
+        let decision = stage.decide();
+        assert_eq!(step(&decision), None);
+        assert!(why(&decision).contains("<200>"), "{decision:?}");
+        stage.answers(report(&[active(200, &[])]));
+        assert_eq!(stage.decide().state, MpsState::Ready);
+    }
+    assert_eq!(stage.daemon.restarts(), 0);
+}
+
+#[test]
 fn m11_m24_a_server_that_makes_room_for_another_user_has_not_crashed_and_is_no_restart() {
     let mut stage = Stage::ready();
     for change in 1..=5 {
@@ -227,6 +245,15 @@ fn a_server_that_does_not_come_up_is_told_with_who_is_in_the_way_and_replaced() 
         [(30, Step::ShutDownServer { server: 204 })],
         "one came up"
     );
+}
+
+#[test]
+fn a_server_that_starts_over_after_a_fault_has_its_time_like_a_new_one() {
+    let mut stage = Stage::ready();
+    stage.answers(report(&[server(200, ServerStatus::Fault, &[])]));
+    stage.decide();
+    stage.pass(3);
+    assert_eq!(steps_while_starting(&mut stage, 200, 29), []);
 }
 
 #[test]
