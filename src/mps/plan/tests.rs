@@ -422,6 +422,8 @@ fn an_end_without_words_is_told_by_its_code() {
     for (ended, text) in [
         (ended(69), "something that it needs is not there"),
         (ended(1), "exit code 1"),
+        (ended(64), "command line is wrong"),
+        (ended(78), "configuration is wrong"),
         (
             Unit::Failed(Ended {
                 code: None,

@@ -4,8 +4,18 @@ use crate::mps::Trouble;
 use crate::mps::backend::Ended;
 use crate::mps::protocol::Report;
 
+/// Where a daemon's process says what it does.
+pub(super) const LOG: &str =
+    "journalctl -u 'gpushare-mps@*' (the agent's own log, with mps.backend = \"process\")";
+
 /// What `mps run` exits with when something that it needs is not there.
 const UNAVAILABLE: i32 = 69;
+
+/// The same when its command line is wrong.
+const WRONG_USAGE: i32 = 64;
+
+/// The same when its configuration is wrong, and none is kept that was right.
+const WRONG_CONFIGURATION: i32 = 78;
 
 /// Settings that cannot be read may be anything; a fresh daemon of that version would answer in the same way.
 pub(super) fn unreadable(report: &Report) -> Option<Trouble> {
@@ -47,15 +57,22 @@ pub(super) fn stopping() -> Trouble {
 }
 
 pub(super) fn failed(ended: &Ended) -> Trouble {
-    let why = match ended.code {
-        Some(UNAVAILABLE) => "something that it needs is not there".into(),
-        Some(code) => format!("it ended with exit code {code}"),
-        None => format!("it ended: {}", ended.result),
+    let look = || format!("run `gpushare check`, and look at: {LOG}");
+    let (why, mend) = match ended.code {
+        Some(WRONG_CONFIGURATION) => (
+            "its configuration is wrong".into(),
+            "correct it: gpushare check shows what is wrong".into(),
+        ),
+        Some(WRONG_USAGE) => (
+            "its command line is wrong (exit code 64)".into(),
+            "look at the ExecStart= of gpushare-mps@.service and its drop-ins".into(),
+        ),
+        Some(UNAVAILABLE) => ("something that it needs is not there".into(), look()),
+        Some(code) => (format!("it ended with exit code {code}"), look()),
+        None => (format!("it ended: {}", ended.result), look()),
     };
     Trouble {
         why,
-        mend:
-            "run `gpushare check`, and look at: journalctl -u 'gpushare-mps@*'; it is tried again by itself"
-                .into(),
+        mend: format!("{mend}; it is tried again by itself"),
     }
 }

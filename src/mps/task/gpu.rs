@@ -22,6 +22,7 @@ use crate::mps::events::file::EventReader;
 use crate::mps::intruders::{Intruders, Listed, Probed};
 use crate::mps::plan::{Daemon, Device, Probe, Seen, Step, Wish};
 use crate::mps::protocol::{Report, Server};
+use crate::mps::quit_mark;
 use crate::mps::{LastStep, MpsState, Trouble, Warning};
 
 /// How long what the backend said counts while nothing is known to have changed.
@@ -29,6 +30,10 @@ const UNIT_HOLDS: Duration = Duration::from_secs(10);
 
 /// The same while the daemon is not running.
 const UNIT_HOLDS_AWAY: Duration = Duration::from_secs(1);
+
+/// How long a daemon's process may take to come up (`TimeoutStartSec=` of the unit). One that has said nothing by then may
+/// have had no room to write it down: its probes tell.
+const COMING_UP: Duration = Duration::from_secs(90);
 
 /// Most warnings of one daemon: each is told once, and a daemon has few.
 const MOST_WARNINGS: usize = 8;
@@ -68,6 +73,8 @@ pub(super) struct Supervised {
     lost_since: Option<Duration>,
     /// Whether the daemon's process has said that it is ready; absent where the backend tells.
     has_come_up: Option<bool>,
+    /// When the daemon's process has begun.
+    begun_at: Duration,
     queue: Queue,
     /// What the daemon's process warned of.
     warnings: Vec<Warning>,
@@ -120,6 +127,7 @@ impl Supervised {
             last_words: None,
             counts: Counts::default(),
             lost_since: None,
+            begun_at: Duration::ZERO,
             has_come_up: (settings.mps.backend == MpsBackend::Process).then_some(true),
             queue: Queue::default(),
             warnings: Vec::new(),
@@ -196,7 +204,11 @@ impl Supervised {
         // What was written before the first look is no news, and what has ended has said why.
         self.on_beat(now);
         let unit = match unit {
-            Ok(Unit::Running { .. }) if self.has_come_up == Some(false) => Ok(Unit::Starting),
+            Ok(Unit::Running { .. })
+                if self.has_come_up == Some(false) && now.saturating_sub(self.begun_at) < COMING_UP =>
+            {
+                Ok(Unit::Starting)
+            }
             unit => unit,
         };
         self.unit_seen = now;
@@ -261,8 +273,8 @@ impl Supervised {
     }
 
     fn is_quit(&self) -> bool {
-        let marker = self.place.as_ref().map(|place| place.directories.quit());
-        marker.is_ok_and(|marker| marker.exists())
+        let mark = self.place.as_ref().map(|place| place.directories.quit());
+        mark.is_ok_and(|mark| quit_mark::is_set(&mark))
     }
 
     fn turn(&mut self, state: MpsState, wall: u64) {
@@ -293,6 +305,10 @@ impl Supervised {
     ) {
         let words = match outcome {
             Ok(()) => {
+                // What ends from now on has its own reason, whether it can tell it or not.
+                if *step == Step::Start {
+                    self.last_words = None;
+                }
                 self.look_at_unit();
                 step.words()
             }

@@ -6,6 +6,8 @@ use crate::gpu::inventory::{Health, Newest, Reason};
 use crate::gpu::{DriverState, GpuInfo, GpuState, Memory};
 use crate::mps::MpsState;
 use crate::mps::backend::Unit;
+use crate::mps::events::Event;
+use crate::mps::events::file::EventLog;
 
 mod one_gpu;
 
@@ -74,10 +76,18 @@ impl Backend for Scripted {
         self.order("reload", gpu)
     }
 
+    async fn forget(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
+        self.order("forget", gpu)?;
+        self.0.lock().unwrap().units.remove(gpu);
+        Ok(())
+    }
+
     async fn known(&mut self) -> Result<Vec<GpuUuid>, BackendError> {
         let script = self.0.lock().unwrap();
         script.check()?;
-        Ok(script.units.keys().cloned().collect())
+        let is_alive = |unit: &Unit| !matches!(unit, Unit::Inactive | Unit::Failed(_));
+        let alive = script.units.iter().filter(|(_, unit)| is_alive(unit));
+        Ok(alive.map(|(gpu, _)| gpu.clone()).collect())
     }
 
     async fn changed(&mut self) {
@@ -206,6 +216,34 @@ async fn where_mps_is_off_what_runs_is_stopped_and_nothing_is_started() {
         assert_eq!(backend.orders(), [format!("stop {UUID}")]);
         assert!(!status.enabled && status.gpus.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_mps_is_off_a_compute_mode_that_nobody_put_back_is_put_back_by_its_process() {
+    let root = tempfile::tempdir().unwrap();
+    let kept = root.path().join(UUID).join("gpushare.compute-mode");
+    fs_err::create_dir(root.path().join(UUID)).unwrap();
+    fs_err::write(&kept, "default\n").unwrap();
+    let backend = Scripted::default().with(|script| {
+        // Between two attempts of systemd.
+        script.units.insert(UUID.into(), Unit::Starting);
+    });
+    let off = settings(|settings| {
+        settings.mps.enabled = false;
+        settings.mps.dir = root.path().to_owned();
+    });
+    let (_gpu_sender, gpu) = watch::channel(inventory(vec![a10g()]));
+    let (sender, _status) = watch::channel(MpsStatus::default());
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(MpsTask::new(off, backend.clone(), gpu, sender).run(shutdown.clone()));
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    let [stop, start, forget] = ["stop", "start", "forget"].map(|order| format!("{order} {UUID}"));
+    assert_eq!(backend.orders(), [&*stop, &start], "not with every look");
+    fs_err::remove_file(kept).unwrap();
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(backend.orders(), [stop, start, forget]);
+    shutdown.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,4 +433,33 @@ async fn a_backend_that_fails_for_a_moment_takes_nothing_from_a_daemon_that_runs
     gpu.saw_unit(Ok(Unit::Running { pid: 100 }), grace, at + 2 * grace);
     gpu.saw_unit(error(), grace, at + 2 * grace);
     assert_eq!(pid(&mut gpu, at), Some(100));
+}
+
+#[test]
+fn a_process_that_could_not_write_that_it_is_ready_is_probed_after_a_while() {
+    let root = tempfile::tempdir().unwrap();
+    let events = root.path().join(UUID).join("gpushare.events");
+    fs_err::create_dir(root.path().join(UUID)).unwrap();
+    let plain = settings(|settings| {
+        settings.mps.backend = config::MpsBackend::Process;
+        settings.mps.dir = root.path().to_owned();
+    });
+    let mut gpu = Supervised::new(&plain, &UUID.into());
+    let mut log = EventLog::open(&events).unwrap();
+    log.append(Event::Begun { pid: 100 }).unwrap();
+    let begun = Duration::from_secs(1000);
+    let mut seen_at = |at| {
+        gpu.saw_unit(Ok(Unit::Running { pid: 100 }), Duration::from_secs(30), at);
+        gpu.decide(
+            plain.wish(),
+            Instants {
+                monotonic: at,
+                ..Instants::now()
+            },
+        );
+        gpu.status(at).unwrap().pid
+    };
+    assert_eq!(seen_at(begun), None, "it is coming up");
+    assert_eq!(seen_at(begun + Duration::from_secs(80)), None);
+    assert_eq!(seen_at(begun + Duration::from_secs(91)), Some(100));
 }

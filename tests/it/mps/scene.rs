@@ -42,6 +42,7 @@ impl Scene {
         let control = quoted(&wrapped(&mps, &node.path("driver")));
         let (dir, client_dir) = (quoted(&node.path("run/mps")), quoted(&node.path("run/clients")));
         let node = node
+            .with("mps.enabled", "true")
             .with("mps.control_binary", &control)
             .with("mps.dir", &dir)
             .with("mps.client_dir", &client_dir);

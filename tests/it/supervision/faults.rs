@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::scene::{Scene, UUIDS, mps, pids, ready, why};
 use crate::harness::{Datum, datums, exists, output, wait_for};
 
-fn kill(pid: u32, signal: Signal) {
+pub(super) fn kill(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
 

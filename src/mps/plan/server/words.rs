@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::mps::plan::words::LOG;
 use crate::mps::protocol::{Client, Report, Server};
 use crate::mps::{Trouble, Warning};
 
@@ -12,7 +13,7 @@ pub(super) fn no_server(intruders: &[u32]) -> Trouble {
     let (why, mend) = if intruders.is_empty() {
         (
             "it has no server: none starts".to_owned(),
-            "look at: journalctl -u 'gpushare-mps@*'; it is tried again by itself".to_owned(),
+            format!("look at: {LOG}; it is tried again by itself"),
         )
     } else {
         (
@@ -46,9 +47,9 @@ pub(super) fn initializing(pid: u32, waited: Duration, intruders: &[u32]) -> Tro
 pub(super) fn crash_loop(ends: usize) -> Trouble {
     Trouble {
         why: format!("its server keeps crashing: {ends} ends within a minute"),
-        mend: "look at: journalctl -u 'gpushare-mps@*'; and dmesg | grep -i nvrm. A new one is started with the \
-               next client, or in a minute"
-            .into(),
+        mend: format!(
+            "look at: {LOG}; and dmesg | grep -i nvrm. A new one is started with the next client, or in a minute"
+        ),
     }
 }
 

@@ -55,6 +55,7 @@ impl Supervised {
             Event::Begun { .. } => {
                 self.warnings.clear();
                 self.has_come_up = self.has_come_up.map(|_| false);
+                self.begun_at = now;
             }
             Event::DaemonStarted { .. } => self.look_at_unit(),
             Event::DaemonReady { .. } => {
