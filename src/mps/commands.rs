@@ -382,7 +382,7 @@ mod tests {
             servers: vec![Server {
                 pid: 7,
                 status: ServerStatus::Active,
-                clients,
+                clients: Some(clients),
             }],
             ..Report::default()
         }

@@ -81,7 +81,8 @@ pub struct MpsGpu {
     /// Slices that a container has to ask for at least, so that a CUDA program starts in its part of the memory;
     /// absent while the memory of the GPU is not known.
     pub smallest_useful_slices: Option<u32>,
-    /// Starts of its control daemon and of its server that followed an end, since the agent started.
+    /// Starts of its control daemon and of its server that followed an end, since the agent started: those that failed
+    /// as well, but for servers that made room for another user's.
     pub restarts: u64,
     /// When a probe succeeded last, Unix seconds.
     pub probed_at: Option<u64>,
@@ -110,9 +111,10 @@ pub enum MpsState {
     Starting,
     /// Verified: our daemon answers, its defaults are what they should be, its server is active.
     Ready,
-    /// It answers, and something about it is wrong: no container may start on it.
+    /// It answers, and something about it or about the configuration is wrong: no container may start on it. It is
+    /// supervised as ever.
     Degraded(Trouble),
-    /// There is no daemon of ours that answers.
+    /// There is no daemon of ours that answers, or MPS cannot be on the GPU: then none is left running.
     Down(Trouble),
 }
 

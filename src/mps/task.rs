@@ -6,6 +6,7 @@
 //!
 //! Nothing that may block runs on the runtime: the control program is called by `job`, one at a time for a GPU.
 
+mod counts;
 mod gpu;
 pub(crate) mod hardware;
 mod job;
@@ -165,7 +166,7 @@ impl<B: Backend> MpsTask<B> {
         for uuid in uuids {
             self.reconcile_gpu(&uuid).await;
         }
-        if self.inventory.borrow().driver.is_ready() {
+        if hardware::lists_all(&self.inventory.borrow().driver) {
             let wished: Vec<GpuUuid> = self.gpus.keys().cloned().collect();
             self.sweep(|uuid| wished.contains(uuid)).await;
         }
@@ -211,7 +212,7 @@ impl<B: Backend> MpsTask<B> {
             | Step::RestoreDefaults
             | Step::Terminate { .. }
             | Step::ShutDownServer { .. } => {
-                gpu.order(&mut self.jobs, &step);
+                gpu.order(&mut self.jobs, &step, now.monotonic);
                 Ok(())
             }
         };

@@ -251,10 +251,6 @@ mod tests {
             Event::ServerFault,
             Event::ServerForcedOut { pid: 7 },
             Event::ClientQueued { pid: 8, uid: 1000 },
-            Event::MemoryLimited {
-                device: 0,
-                bytes: u64::MAX,
-            },
         ];
         let (_dir, path) = scene();
         let mut reader = EventReader::new(path.clone());

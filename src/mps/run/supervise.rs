@@ -24,7 +24,6 @@ use crate::mps::configured::{self, Configured, Origin};
 use crate::mps::control::{self, Control, ControlError};
 use crate::mps::directories::Directories;
 use crate::mps::events::Event;
-use crate::mps::protocol::Capabilities;
 use crate::mps::{Trouble, Warning, argument, call};
 use crate::systemd;
 
@@ -169,9 +168,8 @@ impl Supervisor {
             journal.warn(no_server_program());
         }
         let version = self.control.version(control::LIMIT).map_err(no_version)?;
-        let can = Capabilities::of_version(version);
-        let multi_user = self.mps.multi_user && can.multi_user;
-        if self.mps.multi_user && !can.multi_user {
+        let multi_user = self.mps.multi_user && version.has_multi_user();
+        if self.mps.multi_user && !multi_user {
             journal.warn(no_multi_user());
         }
         let odd = place::admit(directories, &self.mps, multi_user);

@@ -9,6 +9,8 @@ use crate::mps::backend::Unit;
 use crate::mps::events::Event;
 use crate::mps::events::file::EventLog;
 
+mod one_gpu;
+
 const UUID: &str = "GPU-480d6b9e-f5c1-5e7a-86d3-a2b7f10c945e";
 
 /// A backend that does what a test says and writes down what it was told.
@@ -139,6 +141,18 @@ fn inventory(gpus: Vec<GpuState>) -> GpuStatus {
     }
 }
 
+/// The driver counts a GPU that it cannot open.
+fn with_an_unreadable_gpu(gpus: Vec<GpuState>) -> GpuStatus {
+    GpuStatus {
+        driver: DriverState::Ready {
+            driver_version: "580.95.05".into(),
+            cuda_version: None,
+            unreadable: 1,
+        },
+        ..inventory(gpus)
+    }
+}
+
 /// The status once it is as wished, of a task that runs with these.
 async fn run_until(
     settings: MpsSettings,
@@ -160,6 +174,19 @@ async fn run_until(
     shutdown.cancel();
     running.await.unwrap();
     reached
+}
+
+/// The status after a while, in which the task has nothing more to do.
+async fn run_for_three_minutes(settings: MpsSettings, backend: &Scripted, gpus: GpuStatus) -> MpsStatus {
+    let (_gpu_sender, gpu) = watch::channel(gpus);
+    let (sender, status) = watch::channel(MpsStatus::default());
+    let task = MpsTask::new(settings, backend.clone(), gpu, sender);
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(task.run(shutdown.clone()));
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    shutdown.cancel();
+    running.await.unwrap();
+    status.borrow().clone()
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,17 +212,9 @@ async fn where_mps_is_off_what_runs_is_stopped_and_nothing_is_started() {
         let backend = Scripted::default().with(|script| {
             script.units.insert(UUID.into(), Unit::Running { pid });
         });
-        let seen = backend.clone();
-        let (_gpu_sender, gpu) = watch::channel(inventory(vec![a10g()]));
-        let (sender, status) = watch::channel(MpsStatus::default());
-        let task = MpsTask::new(settings(off), backend.clone(), gpu, sender);
-        let shutdown = CancellationToken::new();
-        let running = tokio::spawn(task.run(shutdown.clone()));
-        tokio::time::sleep(Duration::from_mins(3)).await;
-        shutdown.cancel();
-        running.await.unwrap();
-        assert_eq!(seen.orders(), [format!("stop {UUID}")]);
-        assert!(!status.borrow().enabled && status.borrow().gpus.is_empty());
+        let status = run_for_three_minutes(settings(off), &backend, inventory(vec![a10g()])).await;
+        assert_eq!(backend.orders(), [format!("stop {UUID}")]);
+        assert!(!status.enabled && status.gpus.is_empty());
     }
 }
 
@@ -245,6 +264,20 @@ async fn a_daemon_of_a_gpu_that_the_node_does_not_have_is_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn m17_no_daemon_is_stopped_while_the_driver_cannot_open_every_gpu() {
+    let other = GpuUuid::from("GPU-00000000-0000-0000-0000-000000000000");
+    let backend = Scripted::default().with(|script| {
+        for uuid in [other, UUID.into()] {
+            script.units.insert(uuid, Unit::Starting);
+        }
+    });
+    let mut missing = a10g();
+    missing.health.reasons = vec![Reason::Missing];
+    run_for_three_minutes(settings(|_| {}), &backend, with_an_unreadable_gpu(vec![missing])).await;
+    assert_eq!(backend.orders(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn m25_mig_is_refused_in_words_and_no_daemon_is_started() {
     let mut gpu = a10g();
     gpu.newest.as_mut().unwrap().mig = Some(true);
@@ -262,26 +295,46 @@ async fn m25_mig_is_refused_in_words_and_no_daemon_is_started() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn m23_more_slices_than_clients_are_refused_and_small_ones_are_told() {
-    let backend = Scripted::default();
-    let status = run_until(
-        settings(|settings| settings.slices = Some(60)),
-        &backend,
-        inventory(vec![a10g()]),
-        |status| status.gpus.iter().any(|gpu| gpu.state.trouble().is_some()),
-    )
+async fn m25_a_daemon_that_runs_when_mig_is_switched_on_is_stopped() {
+    let mut gpu = a10g();
+    gpu.newest.as_mut().unwrap().mig = Some(true);
+    let backend = Scripted::default().with(|script| {
+        script.units.insert(UUID.into(), Unit::Running { pid: 100 });
+    });
+    let status = run_until(settings(|_| {}), &backend, inventory(vec![gpu]), |status| {
+        status.gpus.iter().any(|gpu| gpu.last_step.is_some())
+    })
     .await;
-    let trouble = status.gpus[0].state.trouble().unwrap();
+    assert_eq!(backend.orders(), [format!("stop {UUID}")]);
+    assert!(status.gpus[0].state.trouble().unwrap().why.contains("MIG is on"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn m23_more_slices_than_clients_are_told_and_keep_no_daemon_from_being_started() {
+    use super::hardware::judge;
+
+    let many = settings(|settings| settings.slices = Some(60));
+    let verdict = judge(&many, &inventory(Vec::new()).driver, &a10g());
+    assert_eq!(verdict.refusal, None);
+    let trouble = verdict.objection.unwrap();
     assert!(trouble.why.contains("slices.per_gpu = 60"), "{trouble:?}");
     assert!(
         trouble.mend.contains("set slices.per_gpu to 48 or less"),
         "{trouble:?}"
     );
-    assert_eq!(backend.orders(), [""; 0]);
+    let backend = Scripted::default();
+    run_until(many, &backend, inventory(vec![a10g()]), |status| {
+        status.gpus.iter().any(|gpu| gpu.last_step.is_some())
+    })
+    .await;
+    assert_eq!(backend.orders()[0], format!("start {UUID}"));
+}
 
+#[tokio::test(start_paused = true)]
+async fn m23_slices_that_are_too_small_are_told() {
     let status = run_until(
         settings(|settings| settings.slices = Some(48)),
-        &backend,
+        &Scripted::default(),
         inventory(vec![a10g()]),
         |status| !status.gpus.is_empty(),
     )
@@ -323,6 +376,7 @@ fn m17_only_a_gpu_that_is_gone_takes_its_daemon_along() {
         },
     };
     let ready = inventory(Vec::new()).driver;
+    let unreadable = with_an_unreadable_gpu(Vec::new()).driver;
     let well = a10g();
     let sick = |reason| {
         let mut gpu = a10g();
@@ -333,6 +387,9 @@ fn m17_only_a_gpu_that_is_gone_takes_its_daemon_along() {
         (&ready, &well, Device::Here),
         (&ready, &sick(Reason::Lost), Device::Gone),
         (&ready, &sick(Reason::Missing), Device::Gone),
+        (&unreadable, &sick(Reason::Missing), Device::Unknown),
+        (&unreadable, &sick(Reason::Lost), Device::Gone),
+        (&unreadable, &well, Device::Here),
         (&ready, &sick(Reason::Stuck), Device::Here),
         (&ready, &sick(Reason::ResetRequired), Device::Here),
         (&DriverState::Starting, &well, Device::Unknown),

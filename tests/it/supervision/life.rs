@@ -15,7 +15,7 @@ fn m15_an_agent_that_stops_crashes_or_starts_touches_neither_daemon_nor_client()
         mps(snapshot, 0).is_some_and(|gpu| {
             gpu.server
                 .as_ref()
-                .is_some_and(|server| server.clients.len() == 1)
+                .is_some_and(|server| server.known_clients().len() == 1)
         })
     });
     let daemon = scene.daemon(0);
@@ -29,7 +29,7 @@ fn m15_an_agent_that_stops_crashes_or_starts_touches_neither_daemon_nor_client()
         mps(snapshot, 0).is_some_and(|gpu| {
             gpu.server
                 .as_ref()
-                .is_some_and(|server| server.clients.len() == 1)
+                .is_some_and(|server| server.known_clients().len() == 1)
         })
     });
     assert_eq!(pids(&after, 0), pids(&before, 0));
@@ -68,7 +68,7 @@ fn a_restart_is_refused_while_clients_are_at_work_unless_it_is_forced() {
         mps(snapshot, 0).is_some_and(|gpu| {
             gpu.server
                 .as_ref()
-                .is_some_and(|server| server.clients.len() == 1)
+                .is_some_and(|server| server.known_clients().len() == 1)
         })
     });
     let (code, _, err) = output(scene.node.command(&["mps", "restart", UUIDS[0]]));

@@ -41,6 +41,13 @@ fn m01_m03_m12_what_is_killed_or_faulty_is_back_and_verified_and_the_neighbour_n
     assert!(trouble(&status, 0).contains(&client.to_string()), "{status:#}");
     assert!(is_ready(&status, 1));
     scene.wait_pod("podc", "fault");
+    // It does not recover by itself: whoever is left is ended, then the server, and the next one has the fault as well.
+    scene.wait_pod("podc", "error 810");
+    scene.wait("the server is replaced", |status| {
+        let server = &of(status, 0)["server"]["pid"];
+        server.is_number() && *server != third.server
+    });
+    assert!(!scene.runs(third.server));
     scene.play(0, "");
     scene.wait("it is well again", |status| is_ready(status, 0));
     assert_eq!(
