@@ -73,6 +73,9 @@ pub enum Command {
         /// Set the GPU's compute mode; without a value read it
         #[arg(long, value_name = "MODE", num_args = 0..=1, requires = "gpu")]
         compute_mode: Option<Option<ComputeMode>>,
+        /// The NVML library, in place of the configuration's
+        #[arg(long, value_name = "PATH", requires = "gpu")]
+        library: Option<PathBuf>,
     },
 }
 

@@ -36,7 +36,8 @@ fn main() -> ExitCode {
         Command::Nvml {
             gpu: Some(uuid),
             compute_mode,
-        } => gpu::nvml::compute_mode::command(&cli.global, &uuid, compute_mode.flatten()),
+            library,
+        } => gpu::nvml::compute_mode::command(&cli.global, &uuid, compute_mode.flatten(), library),
         Command::Nvml { gpu: None, .. } => gpu::nvml::run().map_err(Into::into),
     };
     match outcome {

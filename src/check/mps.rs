@@ -187,7 +187,7 @@ fn gpu(info: &GpuInfo, seen: Option<&Seen>) -> GpuState {
 
 fn judged(settings: &MpsSettings, info: &GpuInfo, seen: Option<&Seen>, verdict: Verdict) -> Finding {
     let model = &info.model;
-    if let Some(trouble) = verdict.refusal {
+    if let Some(trouble) = verdict.refusal.or(verdict.objection) {
         return Finding::error("mps", format!("{model}: {}", trouble.why), trouble.mend);
     }
     if seen.is_none() {

@@ -61,7 +61,7 @@ mod tests {
             server: Some(Server {
                 pid: 10 + number,
                 status: ServerStatus::Active,
-                clients: Vec::new(),
+                clients: Some(Vec::new()),
             }),
             client_limit: None,
             smallest_useful_slices: None,

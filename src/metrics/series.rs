@@ -184,7 +184,8 @@ pub fn of_mps(gpu: &MpsGpu, restarts: u64) -> Vec<Point> {
     // A daemon that does not answer has not lost its clients: nobody knows how many there are.
     let answers = !matches!(gpu.state, MpsState::NoDriver | MpsState::Down(_));
     let server = gpu.server.as_ref().filter(|_| answers);
-    let clients = server.map(|server| server.clients.len() as f64);
+    let listed = server.and_then(|server| server.clients.as_ref());
+    let clients = listed.map(|clients| clients.len() as f64);
     let number = &gpu.number;
     let mut points = Vec::new();
     push_labelled(&mut points, Metric::MpsReady, number, Some(ready));
@@ -356,7 +357,7 @@ mod tests {
             server: clients.map(|clients| Server {
                 pid: 6,
                 status: ServerStatus::Active,
-                clients: vec![client; clients],
+                clients: Some(vec![client; clients]),
             }),
             client_limit: None,
             smallest_useful_slices: None,
@@ -390,6 +391,13 @@ mod tests {
         assert_eq!(said(MpsState::Ready, Some(0)), (Some(1), Some(0)));
         assert_eq!(said(MpsState::Degraded(trouble()), Some(4)), (Some(0), Some(4)));
         assert_eq!(said(MpsState::Starting, None), (Some(0), None));
+        let mut unread = mps(MpsState::Ready, Some(4));
+        unread.server.as_mut().unwrap().clients = None;
+        let texts = texts(&of_mps(&unread, 0));
+        assert!(
+            texts.iter().all(|text| !text.starts_with("mps_clients")),
+            "{texts:?}"
+        );
         assert_eq!(said(MpsState::Down(trouble()), Some(4)), (Some(0), None));
         assert_eq!(said(MpsState::NoDriver, Some(4)), (Some(0), None));
     }

@@ -58,6 +58,9 @@ pub trait Backend: Send {
     /// Lets it set the compute mode and the pods' view again (SIGHUP). Clients are not disturbed.
     fn reload(&mut self, gpu: &GpuUuid) -> impl Future<Output = Result<(), BackendError>> + Send;
 
+    /// How its process has failed is of no interest any more.
+    fn forget(&mut self, gpu: &GpuUuid) -> impl Future<Output = Result<(), BackendError>> + Send;
+
     /// The GPUs for which there is a process, wished or not.
     fn known(&mut self) -> impl Future<Output = Result<Vec<GpuUuid>, BackendError>> + Send;
 

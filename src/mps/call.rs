@@ -26,7 +26,7 @@ pub const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 pub const MAX_ABANDONED: u32 = 4;
 
 /// How long a killed program may take to be gone. Only one that is stuck in the kernel takes longer.
-const KILL_LIMIT: Duration = Duration::from_millis(500);
+pub(super) const KILL_LIMIT: Duration = Duration::from_millis(500);
 
 /// What a program said until it ended.
 #[derive(Debug)]

@@ -20,27 +20,31 @@ pub use error::MpsCommandError;
 
 use super::argument::named;
 use super::backend::{Backend, BackendError, Unit};
-use super::compute_mode;
+use super::compute_mode::{self, Driver};
+use super::configured;
 use super::control::{self, Control, ControlError};
-use super::directories::Directories;
+use super::directories::{self, Directories};
 use super::protocol::{Client, Report};
-use super::run::clear_leftovers;
+use super::quit_mark;
+use super::run::{STOP_LIMIT, clear_leftovers, make_place};
 use super::supervisor::{Supervisor, own_unit};
 use super::units::{Units, unit_name};
 use crate::cli::Global;
-use crate::commands::{Failure, load_config, print};
+use crate::commands::{Failure, print};
 use crate::config::{Config, MpsBackend};
 use crate::gpu::{ComputeMode, GpuUuid};
-
-/// How long `gpushare mps run` may take to end in order: five seconds for clients to leave, three for a daemon that
-/// does not answer, and as long again for what has to be killed.
-const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long systemd may take to stop the unit: `STOP_LIMIT`, and NVML's time to restore the compute mode.
+/// How long systemd may take to stop the unit (its `TimeoutStopSec=`): `STOP_LIMIT`, and NVML's time to restore the compute
+/// mode.
 const UNIT_LIMIT: Duration = Duration::from_mins(1);
+
+const _: () = assert!(
+    STOP_LIMIT.as_secs() + 2 * KILL_LIMIT.as_secs() + compute_mode::LIMIT.as_secs() < UNIT_LIMIT.as_secs(),
+    "systemd would kill ExecStop= before it is through"
+);
 
 /// How long a daemon may take to be there again: systemd starts it within a second, the agent within ten, and CUDA's
 /// init takes seconds where no persistence daemon runs.
@@ -72,7 +76,7 @@ pub fn quit(global: &Global, gpu: &str, by_agent: bool) -> Result<(), Failure> {
         // One that was being started again has taken the mark away.
         scene.mark_quit()?;
     }
-    let restored = scene.restore(global)?;
+    let restored = scene.restore()?;
     let mut text = end.in_words(&scene.gpu);
     if let Some(mode) = restored {
         let _ = writeln!(text, "The compute mode is {mode} again.");
@@ -115,7 +119,7 @@ struct Scene {
 
 impl Scene {
     fn of(global: &Global, argument: &str) -> Result<Self, Failure> {
-        let config = load_config(global)?;
+        let config = configured::load(global)?.config;
         let numbers = config.node.state_dir.join("gpus.json");
         let gpu = named(argument, &numbers).map_err(MpsCommandError::from)?;
         let directories = Directories::of(&config.mps, &gpu).map_err(MpsCommandError::from)?;
@@ -166,7 +170,7 @@ impl Scene {
         loop {
             match clear_leftovers(&self.directories) {
                 Ok(()) => return Ok(()),
-                Err(error) if Instant::now() >= deadline => return Err(MpsCommandError::Leftover(error)),
+                Err(error) if Instant::now() >= deadline => return Err(MpsCommandError::Trouble(error)),
                 Err(_) => std::thread::sleep(PAUSE),
             }
         }
@@ -194,12 +198,14 @@ impl Scene {
         }
     }
 
-    fn restore(&self, global: &Global) -> Result<Option<ComputeMode>, MpsCommandError> {
-        let kept = self.directories.compute_mode();
-        compute_mode::restore(global, &self.gpu, &kept).map_err(|source| MpsCommandError::Restore {
-            gpu: self.gpu.clone(),
-            source,
-        })
+    fn restore(&self) -> Result<Option<ComputeMode>, MpsCommandError> {
+        let driver = Driver::new(&self.config.gpu.nvml_library, &self.gpu);
+        driver
+            .restore(&self.directories.compute_mode())
+            .map_err(|source| MpsCommandError::Restore {
+                gpu: self.gpu.clone(),
+                source,
+            })
     }
 
     /// What was stopped on purpose is the agent's to start.
@@ -213,21 +219,23 @@ impl Scene {
         Ok(())
     }
 
-    /// Whoever keeps the daemon leaves it stopped from now on.
+    /// Whoever keeps the daemon leaves it stopped from now on, also where it has never run.
     fn mark_quit(&self) -> Result<(), MpsCommandError> {
-        // Where it has never run, nobody has made the directory, and nothing has to be remembered.
         if !self.directories.daemon.is_dir() {
-            return Ok(());
+            make_place(&self.directories, &self.config.mps).map_err(MpsCommandError::Trouble)?;
         }
-        fs_err::write(self.directories.quit(), "").map_err(MpsCommandError::Mark)
+        quit_mark::set(&self.directories.quit()).map_err(|error| self.unmarked(error))
     }
 
     /// Whether it was marked.
     fn unmark_quit(&self) -> Result<bool, MpsCommandError> {
-        match fs_err::remove_file(self.directories.quit()) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(MpsCommandError::Mark(error)),
+        quit_mark::remove(&self.directories.quit()).map_err(|error| self.unmarked(error))
+    }
+
+    fn unmarked(&self, source: io::Error) -> MpsCommandError {
+        MpsCommandError::Mark {
+            mend: directories::mend(&self.directories.daemon, &source),
+            source,
         }
     }
 
@@ -374,7 +382,7 @@ mod tests {
             servers: vec![Server {
                 pid: 7,
                 status: ServerStatus::Active,
-                clients,
+                clients: Some(clients),
             }],
             ..Report::default()
         }

@@ -12,7 +12,6 @@ use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as ValueError;
 
 use super::call::{Abandoned, CallError, Finished, call};
-use crate::cli::Global;
 use crate::gpu::{ComputeMode, ComputeModes, GpuUuid};
 use crate::log::chain;
 
@@ -73,47 +72,72 @@ fn after_colon(words: &str) -> String {
     format!(": {words}")
 }
 
-/// Reads the compute mode of a GPU. `global` is handed on, because the configuration names the NVML library.
-pub fn read(global: &Global, gpu: &GpuUuid) -> Result<ComputeMode, ComputeModeError> {
-    ask(command(global, gpu, None), LIMIT).map(|modes| modes.now)
+/// One GPU as the driver knows it. Clones count the processes that survive SIGKILL together.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    library: PathBuf,
+    gpu: GpuUuid,
+    abandoned: Abandoned,
 }
 
-/// Sets the compute mode of a GPU, and reads it back.
-pub fn set(global: &Global, gpu: &GpuUuid, mode: ComputeMode) -> Result<ComputeModes, ComputeModeError> {
-    set_by(command(global, gpu, Some(mode)), mode, LIMIT)
-}
-
-/// Reads the mode where none is wished.
-fn command(global: &Global, gpu: &GpuUuid, wished: Option<ComputeMode>) -> Command {
-    let mut command = Command::new(SELF);
-    command.args(["nvml", "--gpu", &gpu.0, "--compute-mode"]);
-    command.args(wished.map(ComputeMode::as_str));
-    // Its last words are read here, and not by the journal.
-    command.args(["--log-format", "text"]);
-    if let Some(path) = &global.config {
-        command.arg("--config").arg(path);
+impl Driver {
+    /// `library` is `gpu.nvml_library`: the other process needs no configuration, which may be wrong by then.
+    #[must_use]
+    pub fn new(library: &Path, gpu: &GpuUuid) -> Self {
+        Self {
+            library: library.to_owned(),
+            gpu: gpu.clone(),
+            abandoned: Abandoned::default(),
+        }
     }
-    for setting in &global.set {
-        command.arg("--set").arg(setting);
-    }
-    command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
-    command
-}
 
-fn set_by(command: Command, wished: ComputeMode, limit: Duration) -> Result<ComputeModes, ComputeModeError> {
-    let change = ask(command, limit)?;
-    if change.now != wished {
-        return Err(ComputeModeError::NotTaken {
-            wished,
-            now: change.now,
-        });
+    /// Reads the compute mode.
+    pub fn read(&self) -> Result<ComputeMode, ComputeModeError> {
+        self.ask(self.command(None), LIMIT).map(|modes| modes.now)
     }
-    Ok(change)
-}
 
-fn ask(command: Command, limit: Duration) -> Result<ComputeModes, ComputeModeError> {
-    let finished = call(command, b"", limit, &Abandoned::default()).map_err(ComputeModeError::Call)?;
-    understood(&finished)
+    /// Sets the compute mode, and reads it back.
+    pub fn set(&self, mode: ComputeMode) -> Result<ComputeModes, ComputeModeError> {
+        self.set_by(self.command(Some(mode)), mode, LIMIT)
+    }
+
+    /// Puts the mode back that was kept, and forgets it. Returns the mode, `None` where there was nothing to put back.
+    pub fn restore(&self, path: &Path) -> Result<Option<ComputeMode>, RestoreError> {
+        restore_by(path, |mode| self.set(mode))
+    }
+
+    /// Reads the mode where none is wished.
+    fn command(&self, wished: Option<ComputeMode>) -> Command {
+        let mut command = Command::new(SELF);
+        command.args(["nvml", "--gpu", &self.gpu.0, "--compute-mode"]);
+        command.args(wished.map(ComputeMode::as_str));
+        command.arg("--library").arg(&self.library);
+        // Its last words are read here, and not by the journal.
+        command.args(["--log-format", "text"]);
+        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
+        command
+    }
+
+    fn set_by(
+        &self,
+        command: Command,
+        wished: ComputeMode,
+        limit: Duration,
+    ) -> Result<ComputeModes, ComputeModeError> {
+        let change = self.ask(command, limit)?;
+        if change.now != wished {
+            return Err(ComputeModeError::NotTaken {
+                wished,
+                now: change.now,
+            });
+        }
+        Ok(change)
+    }
+
+    fn ask(&self, command: Command, limit: Duration) -> Result<ComputeModes, ComputeModeError> {
+        let finished = call(command, b"", limit, &self.abandoned).map_err(ComputeModeError::Call)?;
+        understood(&finished)
+    }
 }
 
 fn understood(finished: &Finished) -> Result<ComputeModes, ComputeModeError> {
@@ -158,14 +182,15 @@ pub enum KeptError {
 }
 
 /// Keeps the mode that the GPU had before MPS, unless one is kept already: what a restart finds is our own doing.
-pub fn keep(path: &Path, before: ComputeMode) -> Result<(), KeptError> {
+pub fn keep(path: &Path, before: ComputeMode) -> io::Result<()> {
     let fresh = path.with_extension(format!("compute-mode.{}", std::process::id()));
-    fs_err::write(&fresh, format!("{}\n", before.as_str()))?;
+    let written = fs_err::write(&fresh, format!("{}\n", before.as_str()));
     // A link is made whole or not at all, and never over another file.
-    let linked = fs_err::hard_link(&fresh, path);
-    fs_err::remove_file(&fresh)?;
+    let linked = written.and_then(|()| fs_err::hard_link(&fresh, path));
+    // A full file system takes no file, and gives it back all the same.
+    let _ = fs_err::remove_file(&fresh);
     match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
 }
@@ -200,11 +225,6 @@ pub enum RestoreError {
         #[source]
         source: ComputeModeError,
     },
-}
-
-/// Puts the mode back that was kept, and forgets it. Returns the mode, `None` where there was nothing to put back.
-pub fn restore(global: &Global, gpu: &GpuUuid, path: &Path) -> Result<Option<ComputeMode>, RestoreError> {
-    restore_by(path, |mode| set(global, gpu, mode))
 }
 
 fn restore_by(
@@ -242,8 +262,12 @@ mod tests {
         command
     }
 
+    fn driver() -> Driver {
+        Driver::new(Path::new("/lib/x"), &"GPU-1".into())
+    }
+
     fn set(script: &str) -> Result<ComputeModes, ComputeModeError> {
-        set_by(
+        driver().set_by(
             shell(script),
             ComputeMode::ExclusiveProcess,
             Duration::from_secs(20),
@@ -290,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_driver_that_hangs_is_waited_for_in_bounds() {
-        let error = set_by(
+        let error = driver().set_by(
             shell("sleep 1000"),
             ComputeMode::Default,
             Duration::from_millis(50),
@@ -303,14 +327,9 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_is_handed_on() {
-        let global = Global {
-            config: Some("/etc/other.toml".into()),
-            set: vec!["gpu.nvml_library=/lib/x".into()],
-            log_format: None,
-        };
+    fn the_library_is_handed_on_and_no_configuration() {
         let arguments = |wished| -> Vec<String> {
-            let command = command(&global, &"GPU-1".into(), wished);
+            let command = driver().command(wished);
             let words = command.get_args().map(|word| word.to_str().unwrap().to_owned());
             words.collect()
         };
@@ -323,12 +342,10 @@ mod tests {
                 "GPU-1",
                 "--compute-mode",
                 "default",
+                "--library",
+                "/lib/x",
                 "--log-format",
-                "text",
-                "--config",
-                "/etc/other.toml",
-                "--set",
-                "gpu.nvml_library=/lib/x"
+                "text"
             ]
         );
         let mut reading = setting;
@@ -346,6 +363,20 @@ mod tests {
         assert_eq!(kept(&path).unwrap(), Some(ComputeMode::Default));
         let files = fs_err::read_dir(root.path()).unwrap().count();
         assert_eq!(files, 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn what_cannot_be_kept_leaves_nothing_behind() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("gpushare.compute-mode");
+        let fresh = root
+            .path()
+            .join(format!("gpushare.compute-mode.{}", std::process::id()));
+        // Opened, and then there is no room.
+        std::os::unix::fs::symlink("/dev/full", fresh).unwrap();
+        let error = keep(&path, ComputeMode::Default).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -7,9 +7,12 @@
 mod cut_off;
 mod lookup;
 
+use std::io;
 use std::path::PathBuf;
 use std::process::Command as Program;
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 pub use lookup::{SERVER, resolve, server_beside};
 
@@ -86,6 +89,12 @@ pub enum ControlError {
         /// What it has.
         found: String,
     },
+    /// The node has no room for another process.
+    #[error("the MPS control program cannot be started for now: {why}")]
+    NoRoom {
+        /// The system's words.
+        why: String,
+    },
     /// Control programs hang in the kernel.
     #[error("{count} processes of the MPS control program survive SIGKILL, so no other is started")]
     Unkillable {
@@ -135,6 +144,11 @@ impl ControlError {
             }
             Self::Refused { .. } => "run as root, which alone may give this order".to_owned(),
             Self::NotTaken { .. } => "restart the daemon: gpushare mps restart GPU".to_owned(),
+            Self::NoRoom { .. } => {
+                "free memory and processes on the node, or raise the limits of gpushare.service (TasksMax, \
+                                    LimitNOFILE, LimitNPROC); it is tried again by itself"
+                    .to_owned()
+            }
             Self::Unkillable { .. } => "the driver hangs: look at dmesg, reboot the node".to_owned(),
         }
     }
@@ -343,11 +357,25 @@ fn of_call(error: CallError, path: PathBuf) -> ControlError {
             code: None,
             words: error.to_string(),
         },
-        CallError::Spawn(source) | CallError::Watch(source) => ControlError::Binary {
+        CallError::Watch(source) => no_room(&source),
+        CallError::Spawn(source) if is_for_want_of_room(&source) => no_room(&source),
+        CallError::Spawn(source) => ControlError::Binary {
             path,
             problem: BinaryProblem::Refused(source.to_string()),
         },
     }
+}
+
+fn no_room(source: &io::Error) -> ControlError {
+    ControlError::NoRoom {
+        why: source.to_string(),
+    }
+}
+
+/// What fork and pipe fail with on a node that is full; any other error is the program's own.
+fn is_for_want_of_room(error: &io::Error) -> bool {
+    let full = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+    Errno::from_io_error(error).is_some_and(|errno| full.contains(&errno))
 }
 
 fn taken(report: &Report) -> Result<(), ControlError> {

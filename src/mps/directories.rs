@@ -1,15 +1,16 @@
-//! Where the files of one GPU's daemon are. Pure.
+//! Where the files of one GPU's daemon are.
 //!
 //! ```text
 //! <mps.dir>/<uuid>/          0700, pods never see it: CUDA_MPS_PIPE_DIRECTORY and CUDA_MPS_LOG_DIRECTORY of the daemon
 //!   control control_privileged control_lock log nvidia-cuda-mps-control.pid     NVIDIA's
 //!   gpushare.lock            held by `gpushare mps run` as long as it lives; its process id
 //!   gpushare.events          what the daemon's log said, for the agent
-//!   gpushare.quit            there while it is stopped on purpose: nobody starts it again
+//!   gpushare.quit            keeps it stopped on purpose, until the node boots again
 //!   gpushare.compute-mode    the compute mode that the GPU had before
 //! <mps.client_dir>/<uuid>/   0755, what pods see of it: hard links of `control` and `log`
 //! ```
 
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -93,7 +94,7 @@ impl Directories {
         self.daemon.join("gpushare.events")
     }
 
-    /// There as long as the daemon is stopped because somebody wished it.
+    /// Keeps the daemon stopped because somebody wished it.
     #[must_use]
     pub fn quit(&self) -> PathBuf {
         self.daemon.join("gpushare.quit")
@@ -103,6 +104,37 @@ impl Directories {
     #[must_use]
     pub fn compute_mode(&self) -> PathBuf {
         self.daemon.join("gpushare.compute-mode")
+    }
+}
+
+/// The GPUs that have a directory in `mps.dir`. Blocks on it.
+pub fn gpus_in(dir: &Path) -> io::Result<Vec<GpuUuid>> {
+    let entries = match fs_err::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut gpus = Vec::new();
+    for entry in entries {
+        if let Some(name) = entry?.file_name().to_str()
+            && name.starts_with("GPU-")
+        {
+            gpus.push(GpuUuid::from(name));
+        }
+    }
+    Ok(gpus)
+}
+
+/// What an operator does about a file in the daemon's directory that cannot be written.
+#[must_use]
+pub fn mend(daemon: &Path, error: &io::Error) -> String {
+    let daemon = daemon.display();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("make room on the file system of {daemon} (df, df -i)")
+        }
+        io::ErrorKind::PermissionDenied => "run as root".to_owned(),
+        _ => format!("look at the directory {daemon} (mps.dir)"),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::gpu::GpuProcess;
 /// The processes that compute on a GPU and are neither an MPS server nor a client of one.
 ///
 /// `None` where the control daemon's answer names not all of them: it does not see who a client is (process id 0),
-/// or a server was gone when its clients were asked for. `servers` is empty where there is none: then everybody is
+/// its list cannot be read, or a server was gone when its clients were asked for. `servers` is empty where there is none: then everybody is
 /// outside.
 #[must_use]
 pub fn outsiders(processes: &[GpuProcess], servers: &[Server]) -> Option<BTreeSet<u32>> {
@@ -35,7 +35,7 @@ fn members(servers: &[Server]) -> Option<BTreeSet<u32>> {
             return None;
         }
         pids.insert(server.pid);
-        pids.extend(server.clients.iter().map(|client| client.pid));
+        pids.extend(server.clients.as_ref()?.iter().map(|client| client.pid));
     }
     (!pids.contains(&0)).then_some(pids)
 }
@@ -115,7 +115,7 @@ mod tests {
         Server {
             pid,
             status: ServerStatus::Active,
-            clients: clients.iter().map(client).collect(),
+            clients: Some(clients.iter().map(client).collect()),
         }
     }
 

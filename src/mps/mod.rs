@@ -8,7 +8,8 @@
 //! * [`backend`]: who keeps a daemon's process: [`units`] (systemd over D-Bus), [`process`] (hosts without systemd);
 //! * [`supervisor`]: finds the process that keeps a daemon, by the lock that it holds;
 //! * [`run`]: `gpushare mps run`, the small parent of one control daemon;
-//! * [`commands`]: `gpushare mps quit` and `mps restart`;
+//! * [`commands`]: `gpushare mps quit` and `mps restart`; `quit_mark`: what keeps MPS stopped;
+//! * `configured`: their configuration, also after the file has become wrong;
 //! * [`argument`]: the GPU that an operator names;
 //! * [`control`]: calls the control program, never longer than a limit; [`protocol`]: its commands and answers (pure);
 //! * [`compute_mode`]: sets the GPU's compute mode and puts it back; [`call`]: what both call programs with;
@@ -24,6 +25,7 @@ pub mod backend;
 pub mod call;
 pub mod commands;
 pub mod compute_mode;
+mod configured;
 pub mod control;
 pub mod directories;
 pub mod events;
@@ -33,6 +35,7 @@ pub mod memory;
 pub mod plan;
 pub mod process;
 pub mod protocol;
+mod quit_mark;
 pub mod run;
 pub mod supervisor;
 pub mod task;
@@ -78,7 +81,8 @@ pub struct MpsGpu {
     /// Slices that a container has to ask for at least, so that a CUDA program starts in its part of the memory;
     /// absent while the memory of the GPU is not known.
     pub smallest_useful_slices: Option<u32>,
-    /// Starts of its control daemon and of its server that followed an end, since the agent started.
+    /// Starts of its control daemon and of its server that followed an end, since the agent started: those that failed
+    /// as well, but for servers that made room for another user's.
     pub restarts: u64,
     /// When a probe succeeded last, Unix seconds.
     pub probed_at: Option<u64>,
@@ -107,9 +111,10 @@ pub enum MpsState {
     Starting,
     /// Verified: our daemon answers, its defaults are what they should be, its server is active.
     Ready,
-    /// It answers, and something about it is wrong: no container may start on it.
+    /// It answers, and something about it or about the configuration is wrong: no container may start on it. It is
+    /// supervised as ever.
     Degraded(Trouble),
-    /// There is no daemon of ours that answers.
+    /// There is no daemon of ours that answers, or MPS cannot be on the GPU: then none is left running.
     Down(Trouble),
 }
 

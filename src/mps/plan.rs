@@ -6,22 +6,30 @@
 //! process, not probed ----> Starting  (probed fast)
 //! probe fails ------------> as before, and Down with the third in a row (Restart, after `mps.grace` with clients)
 //! probe answers ----------> Ready, or Degraded with what is wrong and the step that mends it
+//! MPS cannot be on it ----> Down               its daemon is stopped: never half
 //! ```
 //!
 //! A daemon that is well is never touched: one that was there before the agent is adopted by probing it. A step is never
-//! repeated faster than its back-off.
+//! repeated faster than its back-off. A configuration that no container may start with (`Seen::objection`) changes nothing
+//! about that: it only keeps `Ready` from being said.
 
 mod pause;
+mod seen;
 mod server;
+mod step;
+mod words;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
+
+pub use self::seen::{Blame, Device, Probe, Seen, ServerEnds, Unanswered, Wish};
+pub use self::step::{Decision, Step};
 
 use self::pause::Pause;
 use self::server::Servers;
-use super::backend::{BackendError, Ended, Unit};
+use self::words::{failed, quit, stopping, unreadable, wrong_defaults};
+use super::backend::Unit;
 use super::protocol::Report;
-use super::{MpsState, Trouble};
+use super::{MpsState, Trouble, Warning};
 
 /// So many probes in a row have to fail before a daemon counts as down: one slow answer is no outage.
 pub const STRIKES: u32 = 3;
@@ -35,156 +43,6 @@ const FAST_FOR: Duration = Duration::from_secs(15);
 /// The longest pause between two probes of one that is not `Ready`.
 const SLOWED: Duration = Duration::from_secs(5);
 
-/// What `mps run` exits with when something that it needs is not there.
-const UNAVAILABLE: i32 = 69;
-
-/// What is wished of every GPU's MPS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
-    /// `mps.probe_interval`.
-    pub probe_interval: Duration,
-    /// `mps.grace`.
-    pub grace: Duration,
-    /// `mps.exclusive_process`.
-    pub exclusive: bool,
-}
-
-/// Whether there is a GPU to serve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// NVML has not said anything about it yet, or does not answer: nothing is started or stopped on a guess.
-    Unknown,
-    /// The driver cannot be asked; what runs on the GPU may go on.
-    NoDriver,
-    /// The driver is not loaded, or has lost the GPU.
-    Gone,
-    /// It can be used.
-    Here,
-}
-
-/// What a probe found.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Probe {
-    /// Counts the probes of this GPU.
-    pub number: u64,
-    /// The process of the daemon that was probed.
-    pub pid: u32,
-    /// When it ended.
-    pub at: Duration,
-    /// What came of it.
-    pub outcome: Result<Report, Unanswered>,
-}
-
-/// Why a probe brought nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unanswered {
-    /// Whether it is the daemon that does not answer; else it could not be asked.
-    pub is_the_daemons: bool,
-    /// In words.
-    pub trouble: Trouble,
-}
-
-/// What is seen of one GPU.
-#[derive(Clone, Debug)]
-pub struct Seen<'a> {
-    /// The GPU.
-    pub device: Device,
-    /// Why MPS cannot be on this GPU at all.
-    pub refusal: Option<&'a Trouble>,
-    /// Somebody stopped the daemon on purpose.
-    pub is_quit: bool,
-    /// The daemon's process.
-    pub unit: &'a Result<Unit, BackendError>,
-    /// The newest probe.
-    pub probe: Option<&'a Probe>,
-    /// Why the daemon's process ended last, by its own account.
-    pub last_words: Option<&'a Trouble>,
-    /// How many servers have ended or failed since the agent started.
-    pub servers_ended: u64,
-    /// Clients of the newest probe whose processes are no more, or are zombies.
-    pub gone_clients: &'a BTreeSet<u32>,
-    /// Whether the GPU's compute mode has been another than is wished for longer than a reading takes to arrive.
-    pub has_drifted: bool,
-    /// Processes that use the GPU past MPS.
-    pub intruders: &'a [u32],
-}
-
-/// A step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Start the daemon's process.
-    Start,
-    /// Stop it in order.
-    Stop,
-    /// End it and start it anew.
-    Restart,
-    /// Let it set the compute mode and the pods' view again.
-    Reload,
-    /// Give the daemon the defaults of a fresh one.
-    RestoreDefaults,
-    /// Start a server ahead of the first client.
-    StartServer,
-    /// Let the server drop these clients.
-    Terminate {
-        /// The server.
-        server: u32,
-        /// Its clients.
-        clients: Vec<u32>,
-    },
-    /// End the server, whoever is connected.
-    ShutDownServer {
-        /// The server.
-        server: u32,
-    },
-}
-
-impl Step {
-    /// The word for it in the status and in logs.
-    #[must_use]
-    pub fn words(&self) -> String {
-        match self {
-            Self::Start => "start the daemon".into(),
-            Self::Stop => "stop the daemon".into(),
-            Self::Restart => "restart the daemon".into(),
-            Self::Reload => "set the compute mode and the pods' view again".into(),
-            Self::RestoreDefaults => "restore the daemon's defaults".into(),
-            Self::StartServer => "start a server".into(),
-            Self::Terminate { server, clients } => {
-                format!("let server {server} drop {}", server::listed(clients))
-            }
-            Self::ShutDownServer { server } => format!("shut down server {server}"),
-        }
-    }
-}
-
-/// What to do, and how it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// How it is.
-    pub state: MpsState,
-    /// What to do now, and why.
-    pub step: Option<(Step, String)>,
-    /// When to probe; absent while there is nothing to probe.
-    pub probe_at: Option<Duration>,
-}
-
-impl Decision {
-    fn of(state: MpsState) -> Self {
-        Self {
-            state,
-            step: None,
-            probe_at: None,
-        }
-    }
-
-    fn and(self, step: Step, why: impl Into<String>) -> Self {
-        Self {
-            step: Some((step, why.into())),
-            ..self
-        }
-    }
-}
-
 /// What is remembered of one GPU's daemon.
 #[derive(Clone, Debug, Default)]
 pub struct Daemon {
@@ -193,8 +51,10 @@ pub struct Daemon {
     pid: Option<u32>,
     /// Since when that one has been running.
     running_since: Duration,
-    /// Daemons and servers that came after one that had ended.
+    /// Daemons that came after one that had ended.
     restarts: u64,
+    /// Starts of the daemon that have failed.
+    failed_starts: u64,
     starts: Pause,
     /// Why the daemon did not come up, or was restarted: shown until it is verified.
     why_down: Option<Trouble>,
@@ -212,11 +72,18 @@ impl Daemon {
     /// Starts of daemons and servers that followed an end, since the agent started.
     #[must_use]
     pub fn restarts(&self) -> u64 {
-        self.restarts + self.servers.restarts()
+        self.restarts + self.failed_starts + self.servers.restarts()
+    }
+
+    /// What nobody can mend without harm to others.
+    #[must_use]
+    pub fn warning(&self) -> Option<Warning> {
+        self.servers.warning()
     }
 
     /// What to do at `now` (monotonic). The step counts as done when it is returned.
     pub fn decide(&mut self, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
+        self.failed_starts = seen.failed_starts;
         let decision = match seen.device {
             Device::Unknown => self.hold(wish, seen, now),
             Device::NoDriver => Decision::of(MpsState::NoDriver),
@@ -224,7 +91,13 @@ impl Daemon {
             Device::Here => self.with_gpu(wish, seen, now),
         };
         self.state = Some(decision.state.clone());
-        decision
+        match seen.objection {
+            Some(trouble) if decision.state == MpsState::Ready => Decision {
+                state: MpsState::Degraded(trouble.clone()),
+                ..decision
+            },
+            _ => decision,
+        }
     }
 
     /// Nothing is started or stopped on a guess. A daemon that runs is probed all the same: it answers without NVML, and
@@ -256,11 +129,16 @@ impl Daemon {
 
     fn without_gpu(&mut self, seen: &Seen<'_>, now: Duration) -> Decision {
         self.why_down = None;
-        let decision = Decision::of(MpsState::NoDriver);
+        self.stop(MpsState::NoDriver, "its GPU is gone", seen, now)
+    }
+
+    /// A daemon that is of no use is stopped, as often as it runs.
+    fn stop(&mut self, state: MpsState, why: &str, seen: &Seen<'_>, now: Duration) -> Decision {
+        let decision = Decision::of(state);
         match seen.unit {
             Ok(Unit::Running { .. } | Unit::Starting) if self.starts.is_due(now) => {
                 self.starts.take(now);
-                decision.and(Step::Stop, "its GPU is gone")
+                decision.and(Step::Stop, why)
             }
             _ => decision,
         }
@@ -268,7 +146,7 @@ impl Daemon {
 
     fn with_gpu(&mut self, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
         if let Some(trouble) = seen.refusal {
-            return Decision::of(MpsState::Down(trouble.clone()));
+            return self.stop(MpsState::Down(trouble.clone()), &trouble.why, seen, now);
         }
         match seen.unit {
             Err(error) => Decision::of(MpsState::Down(Trouble {
@@ -360,7 +238,7 @@ impl Daemon {
     }
 
     fn unanswered(&mut self, what: &Unanswered, wish: Wish, is_new: bool, now: Duration) -> Decision {
-        if !what.is_the_daemons {
+        if what.blame == Blame::Program {
             return Decision::of(MpsState::Down(what.trouble.clone()));
         }
         if is_new {
@@ -375,8 +253,11 @@ impl Daemon {
         }
         self.why_down = Some(what.trouble.clone());
         let decision = Decision::of(MpsState::Down(what.trouble.clone()));
+        if what.blame == Blame::Node {
+            return decision;
+        }
         // Clients talk to the server, not to the daemon: they may be at work while it is silent.
-        let patience = if self.servers.has_clients() {
+        let patience = if self.servers.may_have_clients() {
             wish.grace
         } else {
             Duration::ZERO
@@ -399,13 +280,13 @@ impl Daemon {
     ) -> Decision {
         self.strikes = 0;
         if is_new {
-            self.servers.note(report, seen.servers_ended, now);
+            self.servers.note(report, seen, now);
         }
         if let Some(trouble) = unreadable(report) {
             return Decision::of(MpsState::Degraded(trouble));
         }
-        if let Some(trouble) = wrong_defaults(report) {
-            return self.mend_defaults(report, trouble, now);
+        if !report.limits_nobody() {
+            return self.mend_defaults(report, wrong_defaults(report), now);
         }
         let is_young = now.saturating_sub(self.running_since) < FAST_FOR && self.why_down.is_none();
         let decision = self.servers.judge(report, wish, seen, is_young, now);
@@ -423,7 +304,7 @@ impl Daemon {
         let decision = Decision::of(MpsState::Degraded(trouble));
         let server = report.servers.first().map(|server| server.pid);
         let was_verified = server.is_some() && server == self.verified;
-        if !self.starts.is_due(now) || self.servers.has_clients() && !was_verified {
+        if !self.starts.is_due(now) || self.servers.may_have_clients() && !was_verified {
             return decision;
         }
         self.starts.take(now);
@@ -433,68 +314,6 @@ impl Daemon {
             Step::Restart
         };
         decision.and(step, "its defaults are not those of a fresh daemon")
-    }
-}
-
-/// Settings that cannot be read may be anything; a fresh daemon of that version would answer in the same way.
-fn unreadable(report: &Report) -> Option<Trouble> {
-    let can_be_read = report.default_thread_percentage.is_some() && report.default_memory_limit.is_some();
-    let said = report.not_understood.join("; ");
-    (!can_be_read).then(|| Trouble {
-        why: format!("its settings cannot be read: this version of MPS answers in another way ({said})"),
-        mend: "use a driver that gpushare knows (see docs/mps.md)".into(),
-    })
-}
-
-/// A default that is not what a fresh daemon has caps every client, however many slices it has.
-fn wrong_defaults(report: &Report) -> Option<Trouble> {
-    let percentage = report
-        .default_thread_percentage
-        .filter(|percent| (percent - 100.0).abs() > 0.05);
-    let limit = report
-        .default_memory_limit
-        .as_ref()
-        .filter(|limit| !limit.is_empty());
-    let why = match (percentage, limit) {
-        (Some(percent), _) => {
-            format!("the daemon's default active thread percentage is {percent:.1}, it should be 100.0")
-        }
-        (None, Some(limit)) => {
-            format!("the daemon has a default memory limit of {limit}, it should have none")
-        }
-        (None, None) => return None,
-    };
-    Some(Trouble {
-        why,
-        mend: "gpushare mps restart GPU: the defaults live in the daemon's memory alone".into(),
-    })
-}
-
-fn quit() -> Trouble {
-    Trouble {
-        why: "it was stopped on purpose".into(),
-        mend: "gpushare mps restart GPU starts it again".into(),
-    }
-}
-
-fn stopping() -> Trouble {
-    Trouble {
-        why: "it is being stopped".into(),
-        mend: "wait: it is started again if that is wished".into(),
-    }
-}
-
-fn failed(ended: &Ended) -> Trouble {
-    let why = match ended.code {
-        Some(UNAVAILABLE) => "something that it needs is not there".into(),
-        Some(code) => format!("it ended with exit code {code}"),
-        None => format!("it ended: {}", ended.result),
-    };
-    Trouble {
-        why,
-        mend:
-            "run `gpushare check`, and look at: journalctl -u 'gpushare-mps@*'; it is tried again by itself"
-                .into(),
     }
 }
 

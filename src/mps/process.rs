@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
@@ -17,7 +17,9 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use super::backend::{Backend, BackendError, Ended, Unit};
-use super::directories::Directories;
+use super::configured;
+use super::directories::{self, Directories};
+use super::run::STOP_LIMIT;
 use super::supervisor::{Supervisor, SupervisorError};
 use crate::config;
 use crate::gpu::GpuUuid;
@@ -25,9 +27,6 @@ use crate::log;
 
 /// The running binary, even after an upgrade replaced the file.
 const SELF: &str = "/proc/self/exe";
-
-/// What a daemon that is to be restarted gets to end in order: its clients are told, its server ends.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What the agent's own systemd says to it is not for its children.
 const NOT_INHERITED: [&str; 5] = [
@@ -118,6 +117,8 @@ impl Processes {
         for name in NOT_INHERITED {
             command.env_remove(name);
         }
+        // As systemd tells a unit: this agent goes on with its configuration should the file become wrong.
+        command.env(configured::DIRECTORY, &self.mps.dir);
         // A terminal's Ctrl-C is for the agent alone.
         let spawned = command
             .process_group(0)
@@ -260,7 +261,7 @@ impl Backend for Processes {
 
     async fn restart(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
         if self.signal(gpu, Signal::TERM)? {
-            self.leaving.insert(gpu.clone(), Instant::now() + FAREWELL);
+            self.leaving.insert(gpu.clone(), Instant::now() + STOP_LIMIT);
             return Ok(());
         }
         self.start(gpu).await
@@ -270,8 +271,13 @@ impl Backend for Processes {
         self.signal(gpu, Signal::HUP).map(drop)
     }
 
+    async fn forget(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
+        self.ended.remove(gpu);
+        Ok(())
+    }
+
     async fn known(&mut self) -> Result<Vec<GpuUuid>, BackendError> {
-        let named = names_in(&self.mps.dir).map_err(|error| BackendError {
+        let named = directories::gpus_in(&self.mps.dir).map_err(|error| BackendError {
             what: format!("the MPS daemons cannot be listed: {error}"),
             mend: "look at the directory mps.dir".into(),
         })?;
@@ -295,24 +301,6 @@ impl Backend for Processes {
             None => std::future::pending().await,
         }
     }
-}
-
-/// The GPUs that have a directory.
-fn names_in(dir: &Path) -> io::Result<Vec<GpuUuid>> {
-    let entries = match fs_err::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut gpus = Vec::new();
-    for entry in entries {
-        if let Some(name) = entry?.file_name().to_str()
-            && name.starts_with("GPU-")
-        {
-            gpus.push(GpuUuid::from(name));
-        }
-    }
-    Ok(gpus)
 }
 
 fn refused(error: &SupervisorError) -> BackendError {

@@ -11,16 +11,16 @@
 //! * `ps` prints names that pods choose, so it is asked last: whatever a name pretends to be, it cannot be taken for
 //!   the answer to another question.
 
-mod capabilities;
 mod reading;
+mod version;
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use capabilities::{Capabilities, Version};
 pub use reading::Reading;
+pub use version::Version;
 
 /// The begin of the words that separate answers.
 const SEPARATOR: &str = "gpushare-";
@@ -33,6 +33,8 @@ pub const WHOLE_GPU_PERCENTAGE: f64 = 100.0;
 pub struct Report {
     /// Every server that the daemon lists. One at most with `-multiuser-server`.
     pub servers: Vec<Server>,
+    /// Whether these are all: the list was answered, and each line of it is understood.
+    pub lists_all_servers: bool,
     /// `get_default_active_thread_percentage`; absent where the answer makes no sense.
     pub default_thread_percentage: Option<f64>,
     /// `get_default_device_pinned_mem_limit 0` as it was answered; `Some("")` = no limit, absent = makes no sense.
@@ -50,9 +52,16 @@ impl Report {
             && self.default_memory_limit.as_deref() == Some("")
     }
 
-    /// The clients of all servers.
+    /// The clients of all servers, as far as they are known.
     pub fn clients(&self) -> impl Iterator<Item = &Client> {
-        self.servers.iter().flat_map(|server| &server.clients)
+        self.servers.iter().flat_map(Server::known_clients)
+    }
+
+    /// Whether it is certain that there are none.
+    #[must_use]
+    pub fn has_no_clients(&self) -> bool {
+        let is_empty = |server: &Server| server.clients.as_ref().is_some_and(Vec::is_empty);
+        self.lists_all_servers && self.servers.iter().all(is_empty)
     }
 }
 
@@ -63,8 +72,16 @@ pub struct Server {
     pub pid: u32,
     /// How it is.
     pub status: ServerStatus,
-    /// Its clients.
-    pub clients: Vec<Client>,
+    /// Its clients; absent where the answer cannot be read, so that nobody takes them for none.
+    pub clients: Option<Vec<Client>>,
+}
+
+impl Server {
+    /// The clients that are known.
+    #[must_use]
+    pub fn known_clients(&self) -> &[Client] {
+        self.clients.as_deref().unwrap_or_default()
+    }
 }
 
 /// `get_server_status`.

@@ -6,6 +6,7 @@
 //!
 //! Nothing that may block runs on the runtime: the control program is called by `job`, one at a time for a GPU.
 
+mod counts;
 mod gpu;
 pub(crate) mod hardware;
 mod job;
@@ -21,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::gpu::Supervised;
 use self::job::Done;
-use super::backend::{Backend, BackendError};
+use super::backend::{Backend, BackendError, Unit};
+use super::directories::{self, Directories};
 use super::plan::{Step, Wish};
 use super::{MpsGpu, MpsStatus};
 use crate::config;
@@ -71,6 +73,8 @@ pub struct MpsTask<B> {
     jobs: JoinSet<Done>,
     /// When daemons that nobody wishes are looked for next.
     sweep_at: Duration,
+    /// GPUs whose compute mode is being put back, and when that is tried again.
+    put_back: BTreeMap<GpuUuid, Duration>,
     lost_backend: log::Repeated,
 }
 
@@ -96,6 +100,7 @@ impl<B: Backend> MpsTask<B> {
             gpus: BTreeMap::new(),
             jobs: JoinSet::new(),
             sweep_at: Duration::ZERO,
+            put_back: BTreeMap::new(),
             lost_backend: log::Repeated::default(),
         }
     }
@@ -153,6 +158,7 @@ impl<B: Backend> MpsTask<B> {
     async fn reconcile(&mut self) {
         if !self.settings.is_on() {
             self.sweep(|_| false).await;
+            self.put_modes_back().await;
             return;
         }
         self.take_inventory();
@@ -160,7 +166,7 @@ impl<B: Backend> MpsTask<B> {
         for uuid in uuids {
             self.reconcile_gpu(&uuid).await;
         }
-        if self.inventory.borrow().driver.is_ready() {
+        if hardware::lists_all(&self.inventory.borrow().driver) {
             let wished: Vec<GpuUuid> = self.gpus.keys().cloned().collect();
             self.sweep(|uuid| wished.contains(uuid)).await;
         }
@@ -206,7 +212,7 @@ impl<B: Backend> MpsTask<B> {
             | Step::RestoreDefaults
             | Step::Terminate { .. }
             | Step::ShutDownServer { .. } => {
-                gpu.order(&mut self.jobs, &step);
+                gpu.order(&mut self.jobs, &step, now.monotonic);
                 Ok(())
             }
         };
@@ -232,6 +238,38 @@ impl<B: Backend> MpsTask<B> {
         }
     }
 
+    /// What was stopped before it had come up, or had failed, has put nothing back. Where MPS is off, a daemon's process
+    /// does that, and ends.
+    async fn put_modes_back(&mut self) {
+        let now = clock::monotonic_now();
+        let left = changed_modes(&self.settings.mps);
+        for uuid in &left {
+            let is_due = self.put_back.get(uuid).is_none_or(|at| now >= *at);
+            if !is_due || !self.has_ended(uuid).await {
+                continue;
+            }
+            self.put_back.insert(uuid.clone(), now + SWEEP);
+            tracing::info!(gpu = %uuid, "letting the compute mode be put back that was there before MPS");
+            if let Err(error) = self.backend.start(uuid).await {
+                tracing::warn!(gpu = %uuid, error = error.what, mend = error.mend, "it cannot be started");
+            }
+        }
+        let tried = self.put_back.keys().filter(|uuid| !left.contains(uuid));
+        for uuid in tried.cloned().collect::<Vec<_>>() {
+            // Its exit code is that of a failure: nothing else keeps systemd from starting it again.
+            if self.has_ended(&uuid).await && self.backend.forget(&uuid).await.is_ok() {
+                self.put_back.remove(&uuid);
+            }
+        }
+    }
+
+    async fn has_ended(&mut self, uuid: &GpuUuid) -> bool {
+        matches!(
+            self.backend.unit(uuid).await,
+            Ok(Unit::Inactive | Unit::Failed(_))
+        )
+    }
+
     /// Of no interest where MPS is off: there is nothing to stop without a backend.
     fn on_lost_backend(&mut self, error: &BackendError) {
         if self.settings.is_on() && self.lost_backend.is_due() {
@@ -254,6 +292,13 @@ impl<B: Backend> MpsTask<B> {
             is_new
         });
     }
+}
+
+/// The GPUs whose compute mode MPS has changed.
+fn changed_modes(mps: &config::Mps) -> Vec<GpuUuid> {
+    let mut gpus = directories::gpus_in(&mps.dir).unwrap_or_default();
+    gpus.retain(|gpu| Directories::of(mps, gpu).is_ok_and(|directories| directories.compute_mode().exists()));
+    gpus
 }
 
 async fn due(at: Option<Instant>) {

@@ -279,6 +279,12 @@ impl Backend for Units {
         self.order("ReloadUnit", gpu).await
     }
 
+    async fn forget(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
+        let name = unit_name(gpu);
+        self.on_bus(async |bus| bus.manager("ResetFailedUnit", &(name.as_str(),)).await.map(drop))
+            .await
+    }
+
     async fn known(&mut self) -> Result<Vec<GpuUuid>, BackendError> {
         self.on_bus(async |bus| bus.known().await).await
     }

@@ -3,6 +3,8 @@
 //! A process of its own, because NVML may hang: whoever starts it kills it after a while, and by PDEATHSIG if it is
 //! killed itself. NVML is not shut down, for the reasons in [`super`].
 
+use std::path::PathBuf;
+
 use nvml_wrapper::enum_wrappers::device::ComputeMode as NvmlComputeMode;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
@@ -100,15 +102,22 @@ impl ComputeModeError {
     }
 }
 
-/// The command: prints [`ComputeModes`] as a line of JSON.
-pub fn command(global: &Global, uuid: &str, wished: Option<ComputeMode>) -> Result<(), Failure> {
+/// The command: prints [`ComputeModes`] as a line of JSON. Without `library` the configuration names it.
+pub fn command(
+    global: &Global,
+    uuid: &str,
+    wished: Option<ComputeMode>,
+    library: Option<PathBuf>,
+) -> Result<(), Failure> {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    let config = load_config(global)?;
-    let library = &config.gpu.nvml_library;
+    let library = match library {
+        Some(library) => library,
+        None => load_config(global)?.gpu.nvml_library,
+    };
     let nvml = Nvml::builder()
         .lib_path(library.as_os_str())
         .init()
-        .map_err(|error| ComputeModeError::Unavailable(fault_of_init(&error, library)))?;
+        .map_err(|error| ComputeModeError::Unavailable(fault_of_init(&error, &library)))?;
     let nvml: &'static Nvml = Box::leak(Box::new(nvml));
     let modes = Subject::open(nvml, uuid)?.apply(wished)?;
     let _ = print(&line(modes))?;

@@ -22,8 +22,14 @@ pub enum MpsCommandError {
     #[error(transparent)]
     PathTooLong(#[from] PathTooLong),
     /// It cannot be remembered that it is stopped on purpose.
-    #[error("it cannot be noted whether MPS is to stay stopped; mend: run as root")]
-    Mark(#[source] io::Error),
+    #[error("it cannot be noted whether MPS is to stay stopped; mend: {mend}")]
+    Mark {
+        /// What to do.
+        mend: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The process that keeps the daemon cannot be seen or ended.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
@@ -49,9 +55,9 @@ pub enum MpsCommandError {
         /// Its process id.
         pid: u32,
     },
-    /// What it left cannot be ended.
+    /// Its directory cannot be made, or what it left cannot be ended.
     #[error("{}; mend: {}", .0.why, .0.mend)]
-    Leftover(Trouble),
+    Trouble(Trouble),
     /// systemd does not stop the unit.
     #[error("{unit} cannot be stopped; mend: {mend}")]
     Unit {
@@ -101,7 +107,7 @@ pub enum MpsCommandError {
     /// Nobody has started it again.
     #[error(
         "MPS has ended on {gpu}, and does not answer again after {} s{}; mend: see that the agent runs (gpushare \
-         status), and look at journalctl -u {}",
+         status), and look at journalctl -u {} (the agent's own log, with mps.backend = \"process\")",
         super::START_LIMIT.as_secs(), after_colon(why.as_deref()), unit_name(gpu)
     )]
     NotBack {

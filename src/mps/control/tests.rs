@@ -61,7 +61,7 @@ fn a_probe_of_a_known_server_is_one_process() {
     let report = scene.probe().unwrap();
     assert_eq!(report.servers.len(), 1);
     assert_eq!(report.servers[0].status, ServerStatus::Active);
-    let client = &report.servers[0].clients[0];
+    let client = &report.servers[0].known_clients()[0];
     assert_eq!((client.pid, client.command.as_deref()), (9741, Some("./nbody")));
     assert!(report.limits_nobody());
     let ends = scene.asked().iter().filter(|line| *line == "end").count();
@@ -73,7 +73,7 @@ fn a_server_that_is_new_takes_a_second_process() {
     let scene = Scene::new(HEALTHY);
     let report = scene.control.probe(None, PATIENCE).unwrap();
     assert_eq!(report.servers[0].status, ServerStatus::Active);
-    assert_eq!(report.servers[0].clients.len(), 1);
+    assert_eq!(report.servers[0].known_clients().len(), 1);
     let ends = scene.asked().iter().filter(|line| *line == "end").count();
     assert_eq!(ends, 2);
 }
@@ -188,6 +188,21 @@ fn a_program_that_cannot_be_started_is_named_with_the_key() {
     fs_err::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
     let error = Control::new(&file, "/nowhere").probe(None, PATIENCE).unwrap_err();
     assert!(error.to_string().contains("cannot be started"), "{error}");
+}
+
+#[test]
+fn a_node_without_room_for_a_process_is_no_fault_of_the_program() {
+    for errno in [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE] {
+        let error = of_call(CallError::Spawn(errno.into()), "/usr/bin/x".into());
+        assert!(matches!(error, ControlError::NoRoom { .. }), "{error}");
+        assert!(error.mend().contains("TasksMax"), "{}", error.mend());
+    }
+    let watch = of_call(CallError::Watch(Errno::MFILE.into()), "/usr/bin/x".into());
+    assert!(matches!(watch, ControlError::NoRoom { .. }), "{watch}");
+    for errno in [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC] {
+        let error = of_call(CallError::Spawn(errno.into()), "/usr/bin/x".into());
+        assert!(matches!(error, ControlError::Binary { .. }), "{error}");
+    }
 }
 
 #[test]

@@ -69,7 +69,11 @@ impl EventLog {
     }
 
     fn begin_anew(&mut self) -> io::Result<()> {
-        fs_err::rename(&self.path, set_aside(&self.path))?;
+        match fs_err::rename(&self.path, set_aside(&self.path)) {
+            // Somebody has removed it, or it is set aside and there was no room for another one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
         self.file = open_to_append(&self.path)?;
         self.length = 0;
         Ok(())
@@ -247,10 +251,6 @@ mod tests {
             Event::ServerFault,
             Event::ServerForcedOut { pid: 7 },
             Event::ClientQueued { pid: 8, uid: 1000 },
-            Event::MemoryLimited {
-                device: 0,
-                bytes: u64::MAX,
-            },
         ];
         let (_dir, path) = scene();
         let mut reader = EventReader::new(path.clone());
@@ -296,6 +296,20 @@ mod tests {
         }
         let news = reader.read().unwrap();
         assert!(news.missed);
+        assert_eq!(news.records.last().unwrap().event, pid(4999));
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_made_anew() {
+        let (_dir, path) = scene();
+        let mut log = EventLog::open(&path).unwrap();
+        log.append(pid(0)).unwrap();
+        // As after a change of files for the second half of which there was no room.
+        fs_err::rename(&path, set_aside(&path)).unwrap();
+        for n in 1..5000 {
+            log.append(pid(n)).unwrap();
+        }
+        let news = EventReader::new(path).read().unwrap();
         assert_eq!(news.records.last().unwrap().event, pid(4999));
     }
 

@@ -109,10 +109,7 @@ fn is_head(head: &str) -> bool {
 }
 
 fn event(text: &str) -> Option<Event> {
-    started(text)
-        .or_else(|| ended(text))
-        .or_else(|| queued(text))
-        .or_else(|| limited(text))
+    started(text).or_else(|| ended(text)).or_else(|| queued(text))
 }
 
 fn started(text: &str) -> Option<Event> {
@@ -164,16 +161,6 @@ fn queued(text: &str) -> Option<Event> {
     Some(Event::ClientQueued {
         pid: number(pid)?,
         uid: number(uid)?,
-    })
-}
-
-fn limited(text: &str) -> Option<Event> {
-    let rest = text.strip_prefix("Device pinned memory limit for device ")?;
-    let (device, rest) = rest.split_once(" set to 0x")?;
-    let bytes = rest.strip_suffix(" bytes")?;
-    Some(Event::MemoryLimited {
-        device: number(device)?,
-        bytes: u64::from_str_radix(bytes, 16).ok()?,
     })
 }
 
@@ -299,19 +286,6 @@ mod tests {
         );
         let served = read(&control("NEW CLIENT 0 from user 1000: Server already exists")).unwrap();
         assert_eq!((served.weight, served.event), (Weight::Detail, None));
-    }
-
-    #[test]
-    fn a_server_says_its_exact_memory_limit() {
-        let line = "[2026-11-26 12:32:15.073 Server  6861] Device pinned memory limit for device 0 set to 0x140000000 bytes";
-        let event = read(line).unwrap().event;
-        assert_eq!(
-            event,
-            Some(Event::MemoryLimited {
-                device: 0,
-                bytes: 5 << 30
-            })
-        );
     }
 
     #[test]

@@ -101,13 +101,6 @@ pub enum Event {
         /// Its user.
         uid: u32,
     },
-    /// The memory limit of the server that is being started, the only exact reading of it.
-    MemoryLimited {
-        /// The device's ordinal.
-        device: u32,
-        /// The limit in bytes.
-        bytes: u64,
-    },
 }
 
 /// How the daemon ended.

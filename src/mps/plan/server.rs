@@ -4,45 +4,46 @@
 //! They get `mps.grace` to do so; what is left is terminated, then the server is shut down and another one started.
 //! The daemons of other GPUs have servers of their own.
 
-use std::collections::VecDeque;
+mod ends;
+mod words;
+
 use std::time::Duration;
 
+use self::ends::Ends;
+pub(super) use self::words::listed;
+use self::words::{crash_loop, drifted, faulted, initializing, no_server, stubborn, unknown, unlisted};
 use super::pause::Pause;
 use super::{Decision, Seen, Step, Wish};
-use crate::mps::protocol::{Client, Report, Server, ServerStatus};
-use crate::mps::{MpsState, Trouble};
-
-/// So many ends of servers within [`LOOP_WINDOW`] are a crash loop: the next one would crash too.
-const LOOP_ENDS: usize = 3;
-
-/// See [`LOOP_ENDS`].
-const LOOP_WINDOW: Duration = Duration::from_mins(1);
+use crate::mps::protocol::{Report, Server, ServerStatus};
+use crate::mps::{MpsState, Trouble, Warning};
 
 /// How long a server that was told to drop its clients, or to end, may take before the next step.
 const TREATMENT: Duration = Duration::from_secs(5);
 
-/// Most processes that are named in one line.
-const NAMED: usize = 8;
+/// So often a server is told to drop its dead clients before more is done.
+const TOLD: u32 = 2;
+
+/// How often the time that a server may take to start is doubled at most.
+const MOST_DOUBLINGS: u32 = 4;
 
 /// What is remembered of the servers of one daemon.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Servers {
-    /// The server of the newest report, and since when it has been.
+    /// The server of the newest report that listed one, and since when it has been.
     pid: Option<u32>,
     since: Duration,
-    /// Servers that came after another one.
-    restarts: u64,
-    /// Clients of the newest report.
-    clients: usize,
-    /// The newest total of ends, and when there were some.
-    ended: Option<u64>,
-    ends: VecDeque<Duration>,
-    /// An end that was ordered and is no crash.
-    ordered_end: Option<Duration>,
+    /// Since when it has been starting.
+    starting_since: Option<Duration>,
+    /// Whether the newest report says for certain that there are no clients.
+    has_no_clients: bool,
+    ends: Ends,
     starts: Pause,
     fault: Option<Fault>,
-    /// Since when there have been clients without processes, and when the server was told.
-    gone_since: Option<Duration>,
+    /// When one that did not come up was told to end.
+    given_up: Option<Duration>,
+    /// Servers that did not come up, since one did.
+    slow_starts: u32,
+    dead: Option<Dead>,
     reloads: Pause,
 }
 
@@ -55,57 +56,77 @@ struct Fault {
     shut_down: Option<Duration>,
 }
 
+/// Clients without processes.
+#[derive(Clone, Debug)]
+struct Dead {
+    clients: Vec<u32>,
+    /// Since when there have been some, or the server was told last.
+    since: Duration,
+    /// How often it was.
+    told: u32,
+    /// Whether it was then told to end.
+    shut_down: bool,
+}
+
 impl Servers {
     pub(super) fn restarts(&self) -> u64 {
-        self.restarts
+        self.ends.restarts()
     }
 
     pub(super) fn pid(&self) -> Option<u32> {
         self.pid
     }
 
-    pub(super) fn has_clients(&self) -> bool {
-        self.clients > 0
+    /// Also where nobody could count them.
+    pub(super) fn may_have_clients(&self) -> bool {
+        !self.has_no_clients
     }
 
     pub(super) fn is_in_treatment(&self) -> bool {
-        self.fault.is_some()
+        self.fault.is_some() || self.given_up.is_some()
+    }
+
+    /// What cannot be mended without harm to others.
+    pub(super) fn warning(&self) -> Option<Warning> {
+        let dead = self.dead.as_ref().filter(|dead| dead.told >= TOLD)?;
+        Some(stubborn(self.pid?, &dead.clients))
     }
 
     /// Another daemon: its servers are others.
     pub(super) fn forget(&mut self) {
+        self.ends.forget();
         *self = Self {
-            restarts: self.restarts,
-            ended: self.ended,
+            ends: std::mem::take(&mut self.ends),
+            slow_starts: self.slow_starts,
             ..Self::default()
         };
     }
 
     /// A new report.
-    pub(super) fn note(&mut self, report: &Report, ended: u64, now: Duration) {
-        let server = report.servers.first();
-        if let Some(server) = server {
-            if self.pid != Some(server.pid) {
-                self.restarts += u64::from(self.pid.is_some());
-                self.since = now;
+    pub(super) fn note(&mut self, report: &Report, seen: &Seen<'_>, now: Duration) {
+        self.has_no_clients = report.has_no_clients();
+        let Some(server) = present(report) else {
+            // A list that cannot be read is not an end.
+            if report.lists_all_servers {
+                self.dead = None;
+                self.ends.note(None, seen.server_ends, now);
             }
+            return;
+        };
+        if self.pid != Some(server.pid) {
             self.pid = Some(server.pid);
+            self.since = now;
+            self.dead = None;
+            self.starting_since = None;
+            self.given_up = None;
         }
-        self.clients = report.servers.iter().map(|server| server.clients.len()).sum();
-        let before = self.ended.replace(ended).unwrap_or(ended);
-        let mut new_ends = usize::try_from(ended.saturating_sub(before)).unwrap_or(LOOP_ENDS);
-        if new_ends > 0 && self.ordered_end.take().is_some_and(|at| now <= at + LOOP_WINDOW) {
-            new_ends -= 1;
+        if server.status == ServerStatus::Initializing {
+            self.starting_since.get_or_insert(now);
+        } else {
+            self.starting_since = None;
+            self.given_up = None;
         }
-        self.ends
-            .extend(std::iter::repeat_n(now, new_ends.min(LOOP_ENDS)));
-        while self
-            .ends
-            .front()
-            .is_some_and(|at| now.saturating_sub(*at) > LOOP_WINDOW)
-        {
-            self.ends.pop_front();
-        }
+        self.ends.note(Some(server.pid), seen.server_ends, now);
     }
 
     /// How the GPU's MPS is by this report, and what to do about it.
@@ -117,40 +138,24 @@ impl Servers {
         is_young: bool,
         now: Duration,
     ) -> Decision {
-        let server = report
-            .servers
-            .iter()
-            .find(|server| server.status != ServerStatus::Gone);
+        let server = present(report);
         let faulty = server.filter(|server| server.status == ServerStatus::Fault);
         if self.fault.map(|fault| fault.server) != faulty.map(|server| server.pid) {
             self.fault = None;
         }
+        if let Some(ends) = self.ends.crash_loop() {
+            return degraded(crash_loop(ends));
+        }
         match server {
-            _ if self.is_crash_loop() => degraded(self.crash_loop()),
+            None if !report.lists_all_servers => degraded(unlisted(report)),
             None => self.without(seen, is_young, now),
             Some(server) => match server.status {
                 ServerStatus::Fault => self.treat(server, wish, now),
                 ServerStatus::Active => self.serving(server, wish, seen, now),
                 _ if is_young => Decision::of(MpsState::Starting),
-                ServerStatus::Initializing | ServerStatus::Gone => degraded(initializing(server.pid)),
+                ServerStatus::Initializing | ServerStatus::Gone => self.wait_for(server, wish, seen, now),
                 ServerStatus::Unknown => degraded(unknown(server.pid, report)),
             },
-        }
-    }
-
-    fn is_crash_loop(&self) -> bool {
-        self.ends.len() >= LOOP_ENDS
-    }
-
-    fn crash_loop(&self) -> Trouble {
-        Trouble {
-            why: format!(
-                "its server keeps crashing: {} ends within a minute",
-                self.ends.len()
-            ),
-            mend: "look at: journalctl -u 'gpushare-mps@*'; and dmesg | grep -i nvrm. A new one is started with the \
-                   next client, or in a minute"
-                .into(),
         }
     }
 
@@ -176,8 +181,9 @@ impl Servers {
         });
         let decision = degraded(faulted(server));
         let is_over = |at: Option<Duration>| at.is_some_and(|at| now >= at + TREATMENT);
-        let clients: Vec<u32> = server.clients.iter().map(|client| client.pid).collect();
-        if now < fault.since + wish.grace && !clients.is_empty() {
+        let clients: Vec<u32> = server.known_clients().iter().map(|client| client.pid).collect();
+        let may_have_some = server.clients.as_ref().is_none_or(|clients| !clients.is_empty());
+        if now < fault.since + wish.grace && may_have_some {
             return decision;
         }
         if fault.terminated.is_none() {
@@ -189,13 +195,12 @@ impl Servers {
                 };
                 return decision.and(step, "they were hit by the fault and have not ended");
             }
-            // The last client is gone: the server makes itself a new context.
+            // The last client is gone: the server makes itself a new context. Clients that are not known are ended with it.
             return decision;
         }
         if fault.shut_down.is_none() && is_over(fault.terminated) {
             fault.shut_down = Some(now);
-            self.ordered_end = Some(now);
-            let step = Step::ShutDownServer { server: server.pid };
+            let step = self.shut_down(server.pid, now);
             return decision.and(step, "it has not recovered from the fault of a client");
         }
         if is_over(fault.shut_down) {
@@ -205,8 +210,36 @@ impl Servers {
         decision
     }
 
+    fn shut_down(&mut self, server: u32, now: Duration) -> Step {
+        self.ends.order(now);
+        Step::ShutDownServer { server }
+    }
+
+    /// One that does not come up is replaced, but not so soon the next time: it may only be slow.
+    fn wait_for(&mut self, server: &Server, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
+        let waited = now.saturating_sub(self.starting_since.unwrap_or(now));
+        let decision = degraded(initializing(server.pid, waited, seen.intruders));
+        if let Some(at) = self.given_up {
+            if now < at + TREATMENT {
+                return decision;
+            }
+            self.given_up = None;
+            self.starting_since = Some(now);
+            return decision.and(Step::Restart, "its server neither comes up nor ends");
+        }
+        let patience = wish.grace * 2_u32.pow(self.slow_starts.min(MOST_DOUBLINGS));
+        if waited < patience || !server.known_clients().is_empty() {
+            return decision;
+        }
+        self.given_up = Some(now);
+        self.slow_starts += 1;
+        let step = self.shut_down(server.pid, now);
+        decision.and(step, "it does not come up")
+    }
+
     fn serving(&mut self, server: &Server, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
         self.starts.forgive(self.since, now);
+        self.slow_starts = 0;
         if wish.exclusive && seen.has_drifted {
             let decision = degraded(drifted(seen.intruders));
             if !self.reloads.is_due(now) {
@@ -219,123 +252,65 @@ impl Servers {
         self.bury(server, wish, seen, now)
     }
 
-    /// Clients that are gone hold the server's memory, and their place.
+    /// Clients that are gone hold the server's memory, and their place. It notices the end of most by itself.
     fn bury(&mut self, server: &Server, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
         let ready = Decision::of(MpsState::Ready);
-        let listed = server.clients.iter().map(|client| client.pid);
-        let clients: Vec<u32> = listed.filter(|pid| seen.gone_clients.contains(pid)).collect();
+        let listed = server.known_clients();
+        let is_gone = |pid: &u32| seen.gone_clients.contains(pid);
+        let clients: Vec<u32> = listed.iter().map(|client| client.pid).filter(is_gone).collect();
         if clients.is_empty() {
-            self.gone_since = None;
+            self.dead = None;
             return ready;
         }
-        let since = *self.gone_since.get_or_insert(now);
-        // It notices the end of most by itself.
-        if now < since + wish.grace {
-            return ready;
-        }
-        self.gone_since = Some(now);
-        let step = Step::Terminate {
-            server: server.pid,
-            clients,
+        let is_left = |dead: &Dead| clients.iter().any(|pid| dead.clients.contains(pid));
+        let mut dead = self
+            .dead
+            .take()
+            .filter(is_left)
+            .unwrap_or_else(|| Dead::since(now));
+        dead.clients.clone_from(&clients);
+        let (server, are_all) = (server.pid, clients.len() == listed.len());
+        let decision = if now < dead.since + wish.grace {
+            ready
+        } else {
+            dead.since = now;
+            if dead.told < TOLD || !are_all {
+                dead.told += 1;
+                ready.and(Step::Terminate { server, clients }, "their processes are gone")
+            } else if std::mem::replace(&mut dead.shut_down, true) {
+                ready.and(
+                    Step::Restart,
+                    "its server keeps clients that are gone, and does not end",
+                )
+            } else {
+                let step = self.shut_down(server, now);
+                ready.and(step, "it keeps clients that are gone, and has no others")
+            }
         };
-        ready.and(step, "their processes are gone")
+        self.dead = Some(dead);
+        decision
     }
+}
+
+impl Dead {
+    fn since(now: Duration) -> Self {
+        Self {
+            clients: Vec::new(),
+            since: now,
+            told: 0,
+            shut_down: false,
+        }
+    }
+}
+
+/// The server that is not about to go.
+fn present(report: &Report) -> Option<&Server> {
+    report
+        .servers
+        .iter()
+        .find(|server| server.status != ServerStatus::Gone)
 }
 
 fn degraded(trouble: Trouble) -> Decision {
     Decision::of(MpsState::Degraded(trouble))
-}
-
-fn no_server(intruders: &[u32]) -> Trouble {
-    let (why, mend) = if intruders.is_empty() {
-        (
-            "it has no server: none starts".to_owned(),
-            "look at: journalctl -u 'gpushare-mps@*'; it is tried again by itself".to_owned(),
-        )
-    } else {
-        (
-            format!("it has no server: {} on the GPU past MPS", pids_are(intruders)),
-            "end what uses the GPU without MPS".to_owned(),
-        )
-    };
-    Trouble { why, mend }
-}
-
-fn initializing(pid: u32) -> Trouble {
-    Trouble {
-        why: format!("its server {pid} is not ready yet"),
-        mend: "wait; with persistence mode (nvidia-persistenced) this takes less time".into(),
-    }
-}
-
-fn unknown(pid: u32, report: &Report) -> Trouble {
-    let said = report.not_understood.join("; ");
-    Trouble {
-        why: format!("the state of its server {pid} cannot be read ({said})"),
-        mend: "use a driver that gpushare knows (see docs/mps.md)".into(),
-    }
-}
-
-fn faulted(server: &Server) -> Trouble {
-    let clients = match server.clients.len() {
-        0 => "no client is left".to_owned(),
-        _ => format!("hit were {}", clients_are(&server.clients)),
-    };
-    Trouble {
-        why: format!(
-            "a client's fault has stopped its server {}: {clients}",
-            server.pid
-        ),
-        mend: "those processes have to be started anew; what does not end is terminated after mps.grace, and the \
-               server is replaced"
-            .into(),
-    }
-}
-
-fn drifted(intruders: &[u32]) -> Trouble {
-    let who = if intruders.is_empty() {
-        String::new()
-    } else {
-        format!("; {} on it", pids_are(intruders))
-    };
-    Trouble {
-        why: format!(
-            "the GPU is not in compute mode EXCLUSIVE_PROCESS any more: it can be used past MPS{who}"
-        ),
-        mend: "it is set again by itself; find out who changes it, or set mps.exclusive_process = false"
-            .into(),
-    }
-}
-
-fn pids_are(pids: &[u32]) -> String {
-    match pids {
-        [pid] => format!("process {pid} is"),
-        _ => format!("processes {} are", listed(pids)),
-    }
-}
-
-/// Process ids in one line, however many.
-pub(super) fn listed(pids: &[u32]) -> String {
-    let named: Vec<String> = pids.iter().take(NAMED).map(u32::to_string).collect();
-    and_more(&named, pids.len())
-}
-
-/// The clients by process id and command.
-fn clients_are(clients: &[Client]) -> String {
-    let named: Vec<String> = clients
-        .iter()
-        .take(NAMED)
-        .map(|client| match &client.command {
-            Some(command) => format!("{} ({command})", client.pid),
-            None => client.pid.to_string(),
-        })
-        .collect();
-    and_more(&named, clients.len())
-}
-
-fn and_more(named: &[String], all: usize) -> String {
-    match all - named.len() {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
-    }
 }

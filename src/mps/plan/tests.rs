@@ -1,7 +1,12 @@
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::mps::backend::{BackendError, Ended};
 use crate::mps::protocol::{Client, Server, ServerStatus};
 
+mod defaults;
 mod fault;
+mod servers;
 
 const WISH: Wish = Wish {
     probe_interval: Duration::from_secs(10),
@@ -15,11 +20,13 @@ struct Stage {
     now: Duration,
     device: Device,
     refusal: Option<Trouble>,
+    objection: Option<Trouble>,
     is_quit: bool,
     unit: Result<Unit, BackendError>,
     probe: Option<Probe>,
     last_words: Option<Trouble>,
-    servers_ended: u64,
+    server_ends: ServerEnds,
+    failed_starts: u64,
     gone_clients: BTreeSet<u32>,
     has_drifted: bool,
     intruders: Vec<u32>,
@@ -32,11 +39,13 @@ impl Stage {
             now: Duration::from_secs(1000),
             device: Device::Here,
             refusal: None,
+            objection: None,
             is_quit: false,
             unit: Ok(Unit::Inactive),
             probe: None,
             last_words: None,
-            servers_ended: 0,
+            server_ends: ServerEnds::default(),
+            failed_starts: 0,
             gone_clients: BTreeSet::new(),
             has_drifted: false,
             intruders: Vec::new(),
@@ -57,11 +66,13 @@ impl Stage {
         let seen = Seen {
             device: self.device,
             refusal: self.refusal.as_ref(),
+            objection: self.objection.as_ref(),
             is_quit: self.is_quit,
             unit: &self.unit,
             probe: self.probe.as_ref(),
             last_words: self.last_words.as_ref(),
-            servers_ended: self.servers_ended,
+            server_ends: self.server_ends,
+            failed_starts: self.failed_starts,
             gone_clients: &self.gone_clients,
             has_drifted: self.has_drifted,
             intruders: &self.intruders,
@@ -92,7 +103,7 @@ impl Stage {
 
     fn is_silent(&mut self) {
         self.probed(Err(Unanswered {
-            is_the_daemons: true,
+            blame: Blame::Daemon,
             trouble: trouble("it does not answer"),
         }));
     }
@@ -120,6 +131,7 @@ fn ended(code: i32) -> Unit {
 fn report(servers: &[Server]) -> Report {
     Report {
         servers: servers.to_vec(),
+        lists_all_servers: true,
         default_thread_percentage: Some(100.0),
         default_memory_limit: Some(String::new()),
         not_understood: Vec::new(),
@@ -134,7 +146,7 @@ fn server(pid: u32, status: ServerStatus, clients: &[u32]) -> Server {
     Server {
         pid,
         status,
-        clients: clients.iter().map(client).collect(),
+        clients: Some(clients.iter().map(client).collect()),
     }
 }
 
@@ -148,6 +160,14 @@ fn step(decision: &Decision) -> Option<&Step> {
 
 fn why(decision: &Decision) -> &str {
     decision.state.trouble().map_or("", |trouble| &trouble.why)
+}
+
+/// A report whose server's clients cannot be read.
+fn unread(status: ServerStatus) -> Report {
+    let mut report = report(&[server(200, status, &[])]);
+    report.servers[0].clients = None;
+    report.not_understood = vec!["get_client_list 200: <busy>".into()];
+    report
 }
 
 #[test]
@@ -304,12 +324,61 @@ fn m05_a_silent_daemon_with_clients_at_work_is_restarted_after_the_grace() {
 }
 
 #[test]
+fn m05_clients_that_nobody_could_count_are_waited_for_like_those_that_are_known() {
+    let mut unread_stage = Stage::ready();
+    unread_stage.answers(unread(ServerStatus::Active));
+    unread_stage.decide();
+    let mut never_answered = Stage::new();
+    never_answered.unit = running(100);
+    for stage in [&mut unread_stage, &mut never_answered] {
+        for _ in 0..STRIKES {
+            stage.pass(1);
+            stage.is_silent();
+            assert_eq!(step(&stage.decide()), None);
+        }
+        stage.pass(WISH.grace.as_secs());
+        stage.is_silent();
+        assert_eq!(step(&stage.decide()), Some(&Step::Restart));
+    }
+}
+
+#[test]
+fn m05_a_node_without_room_for_a_process_is_down_after_three_probes_and_its_daemon_is_left_alone() {
+    let mut stage = Stage::ready();
+    for probe in 1..=5 {
+        stage.pass(WISH.grace.as_secs());
+        stage.probed(Err(Unanswered {
+            blame: Blame::Node,
+            trouble: trouble("no room"),
+        }));
+        let decision = stage.decide();
+        assert_eq!(step(&decision), None);
+        assert_eq!(decision.state == MpsState::Ready, probe < STRIKES, "{probe}");
+    }
+    assert_eq!(why(&stage.decide()), "no room");
+    stage.answers(report(&[active(200, &[])]));
+    assert_eq!(stage.decide().state, MpsState::Ready);
+}
+
+#[test]
+fn m07_starts_that_fail_are_counted_with_the_restarts() {
+    let mut stage = Stage::ready();
+    stage.unit = Ok(Unit::Starting);
+    stage.failed_starts = 2;
+    stage.decide();
+    assert_eq!(stage.daemon.restarts(), 2);
+    stage.unit = running(101);
+    stage.decide();
+    assert_eq!(stage.daemon.restarts(), 3, "the third has come up");
+}
+
+#[test]
 fn a_daemon_that_cannot_be_asked_is_down_and_not_restarted() {
     let mut stage = Stage::ready();
     for _ in 0..5 {
         stage.pass(1);
         stage.probed(Err(Unanswered {
-            is_the_daemons: false,
+            blame: Blame::Program,
             trouble: trouble("nvidia-cuda-mps-control is not there"),
         }));
         let decision = stage.decide();
@@ -353,6 +422,8 @@ fn an_end_without_words_is_told_by_its_code() {
     for (ended, text) in [
         (ended(69), "something that it needs is not there"),
         (ended(1), "exit code 1"),
+        (ended(64), "command line is wrong"),
+        (ended(78), "configuration is wrong"),
         (
             Unit::Failed(Ended {
                 code: None,
@@ -369,49 +440,6 @@ fn an_end_without_words_is_told_by_its_code() {
 }
 
 #[test]
-fn m08_a_daemon_with_other_defaults_is_never_ready_and_replaced_while_it_has_no_clients() {
-    for (limited, text) in limited_reports(&[]) {
-        let mut stage = Stage::new();
-        stage.unit = running(100);
-        stage.answers(limited);
-        let decision = stage.decide();
-        assert!(matches!(decision.state, MpsState::Degraded(_)));
-        assert!(why(&decision).contains(text), "{decision:?}");
-        assert_eq!(step(&decision), Some(&Step::Restart));
-    }
-    for (limited, _) in limited_reports(&[300]) {
-        let mut stage = Stage::new();
-        stage.unit = running(100);
-        stage.answers(limited);
-        let decision = stage.decide();
-        assert_eq!(step(&decision), None, "clients are not cut off for it");
-        assert!(matches!(decision.state, MpsState::Degraded(_)));
-    }
-}
-
-#[test]
-fn m08_defaults_that_were_changed_under_a_verified_server_are_set_back() {
-    for (limited, text) in limited_reports(&[300]) {
-        let mut stage = Stage::ready();
-        stage.answers(limited);
-        let decision = stage.decide();
-        assert!(why(&decision).contains(text), "{decision:?}");
-        assert_eq!(step(&decision), Some(&Step::RestoreDefaults));
-        assert_eq!(step(&stage.decide()), None, "not again at once");
-        stage.answers(report(&[active(200, &[300])]));
-        assert_eq!(stage.decide().state, MpsState::Ready);
-    }
-}
-
-/// One whose threads are limited and one whose memory is, with these clients.
-fn limited_reports(clients: &[u32]) -> [(Report, &'static str); 2] {
-    let (mut threads, mut memory) = (report(&[active(200, clients)]), report(&[active(200, clients)]));
-    threads.default_thread_percentage = Some(33.0);
-    memory.default_memory_limit = Some("2G".into());
-    [(threads, "33.0"), (memory, "2G")]
-}
-
-#[test]
 fn m26_answers_of_an_unknown_version_degrade_and_nothing_is_done_about_them() {
     let mut stage = Stage::ready();
     let mut strange = report(&[server(200, ServerStatus::Unknown, &[])]);
@@ -425,64 +453,6 @@ fn m26_answers_of_an_unknown_version_degrade_and_nothing_is_done_about_them() {
     let decision = stage.decide();
     assert_eq!(step(&decision), None);
     assert!(why(&decision).contains("settings cannot be read"), "{decision:?}");
-}
-
-#[test]
-fn m11_a_server_that_keeps_ending_is_a_crash_loop_and_the_daemon_is_left_alone() {
-    let mut stage = Stage::ready();
-    for crash in 1..=3 {
-        stage.pass(5);
-        stage.servers_ended = crash;
-        stage.answers(report(&[active(200 + u32::try_from(crash).unwrap(), &[])]));
-        let decision = stage.decide();
-        assert_eq!(step(&decision), None);
-        assert_eq!(decision.state == MpsState::Ready, crash < 3, "{crash}");
-    }
-    assert!(why(&stage.decide()).contains("keeps crashing"));
-    assert_eq!(stage.daemon.restarts(), 3);
-    stage.pass(61);
-    stage.answers(report(&[active(203, &[])]));
-    assert_eq!(stage.decide().state, MpsState::Ready);
-}
-
-#[test]
-fn a_daemon_without_a_server_gets_one_ahead_of_the_first_client() {
-    let mut stage = Stage::ready();
-    stage.answers(report(&[]));
-    let decision = stage.decide();
-    assert_eq!(step(&decision), Some(&Step::StartServer));
-    assert!(matches!(decision.state, MpsState::Degraded(_)));
-    assert_eq!(step(&stage.decide()), None, "not again at once");
-    stage.pass(1);
-    stage.intruders = vec![4242];
-    stage.answers(report(&[]));
-    let decision = stage.decide();
-    assert_eq!(step(&decision), Some(&Step::StartServer));
-    assert!(
-        why(&decision).contains("process 4242 is on the GPU past MPS"),
-        "{decision:?}"
-    );
-}
-
-#[test]
-fn m13_a_client_whose_process_is_gone_is_dropped_after_a_while() {
-    let mut stage = Stage::ready();
-    stage.gone_clients = BTreeSet::from([300]);
-    for second in 0..=30 {
-        stage.answers(report(&[active(200, &[300, 301])]));
-        let decision = stage.decide();
-        assert_eq!(decision.state, MpsState::Ready);
-        let dropped = Step::Terminate {
-            server: 200,
-            clients: vec![300],
-        };
-        assert_eq!(
-            step(&decision),
-            (second == 30).then_some(&dropped),
-            "after {second} s"
-        );
-        stage.pass(1);
-    }
 }
 
 #[test]
@@ -520,16 +490,54 @@ fn m18_a_compute_mode_that_was_changed_is_named_and_set_again() {
 }
 
 #[test]
-fn m23_a_gpu_that_mps_cannot_be_on_is_down_with_the_reason_and_nothing_is_done() {
-    for unit in [Ok(Unit::Inactive), running(100)] {
+fn m25_what_runs_on_a_gpu_that_mps_cannot_be_on_is_stopped_and_nothing_is_started() {
+    let refused = || trouble("MIG is on");
+    let mut stage = Stage::ready();
+    stage.refusal = Some(refused());
+    let decision = stage.decide();
+    assert_eq!(
+        (step(&decision), &decision.state),
+        (Some(&Step::Stop), &MpsState::Down(refused()))
+    );
+    assert_eq!(step(&stage.decide()), None, "not again at once");
+    for unit in [Unit::Inactive, Unit::Stopping, ended(69)] {
         let mut stage = Stage::new();
-        stage.unit = unit;
-        stage.refusal = Some(trouble("slices.per_gpu = 60 is above 48"));
-        assert_eq!(
-            stage.decide(),
-            Decision::of(MpsState::Down(trouble("slices.per_gpu = 60 is above 48")))
-        );
+        stage.unit = Ok(unit);
+        stage.refusal = Some(refused());
+        assert_eq!(stage.decide(), Decision::of(MpsState::Down(refused())));
     }
+}
+
+#[test]
+fn m23_more_slices_than_clients_keep_no_daemon_from_being_kept_but_from_being_ready() {
+    let objection = || trouble("slices.per_gpu = 60 is above 48");
+    let mut stage = Stage::ready();
+    stage.objection = Some(objection());
+    let decision = stage.decide();
+    assert_eq!(
+        (decision.step, decision.state),
+        (None, MpsState::Degraded(objection()))
+    );
+    stage.answers(report(&[active(200, &[])]));
+    let decision = stage.decide();
+    assert_eq!(decision.probe_at, Some(stage.now + WISH.probe_interval));
+    stage.answers(report(&[server(200, ServerStatus::Fault, &[300])]));
+    assert!(why(&stage.decide()).contains("300"), "a fault is told");
+    stage.answers(report(&[active(200, &[])]));
+    stage.decide();
+    for _ in 1..STRIKES {
+        stage.is_silent();
+        assert_eq!(why(&stage.decide()), objection().why, "as before");
+    }
+    stage.is_silent();
+    assert_eq!(step(&stage.decide()), Some(&Step::Restart));
+    stage.pass(2);
+    stage.unit = Ok(ended(1));
+    assert_eq!(step(&stage.decide()), Some(&Step::Start));
+    stage.objection = None;
+    stage.unit = running(101);
+    stage.answers(report(&[active(201, &[])]));
+    assert_eq!(stage.decide().state, MpsState::Ready);
 }
 
 #[test]
@@ -584,8 +592,7 @@ fn a_backend_that_does_not_work_is_the_reason() {
 #[test]
 fn what_is_not_ready_for_long_is_probed_more_slowly() {
     let mut stage = Stage::ready();
-    let initializing = || report(&[server(200, ServerStatus::Initializing, &[])]);
-    stage.answers(initializing());
+    stage.answers(report(&[server(201, ServerStatus::Initializing, &[])]));
     let decision = stage.decide();
     assert!(matches!(decision.state, MpsState::Degraded(_)));
     assert_eq!(decision.probe_at, Some(stage.now + SLOWED));

@@ -18,7 +18,9 @@ const MAX_SERVERS: usize = 4;
 #[derive(Debug, Default)]
 pub struct Reading {
     listed: Vec<u32>,
+    lists_all: bool,
     statuses: BTreeMap<u32, ServerStatus>,
+    /// By server, where every line of the answer is understood.
     clients: BTreeMap<u32, Vec<u32>>,
     commands: BTreeMap<u32, String>,
     thread_percentage: Option<f64>,
@@ -53,23 +55,23 @@ impl Reading {
         let server = |pid: &u32| Server {
             pid: *pid,
             status: self.statuses.get(pid).copied().unwrap_or(ServerStatus::Unknown),
-            clients: self
-                .clients
-                .get(pid)
-                .into_iter()
-                .flatten()
-                .map(|client| Client {
-                    pid: *client,
-                    command: self.commands.get(client).cloned(),
-                })
-                .collect(),
+            clients: self.clients.get(pid).map(|clients| self.named(clients)),
         };
         Report {
             servers: self.listed.iter().map(server).collect(),
+            lists_all_servers: self.lists_all,
             default_thread_percentage: self.thread_percentage,
             default_memory_limit: self.memory_limit,
             not_understood: self.not_understood,
         }
+    }
+
+    fn named(&self, clients: &[u32]) -> Vec<Client> {
+        let client = |pid: &u32| Client {
+            pid: *pid,
+            command: self.commands.get(pid).cloned(),
+        };
+        clients.iter().map(client).collect()
     }
 
     fn take(&mut self, command: &Command, lines: &[String]) {
@@ -77,33 +79,40 @@ impl Reading {
             Command::ServerList if filled(lines).any(|line| line.starts_with("Unknown command")) => {
                 self.note(OTHER_PROTOCOL);
             }
-            Command::ServerList => self.listed = self.pids(command, lines),
+            Command::ServerList => (self.listed, self.lists_all) = self.pids(command, lines),
             Command::ServerStatus(server) => {
                 let status = self.status(command, lines);
                 self.statuses.insert(*server, status);
             }
-            Command::ClientList(server) if !is_not_found(lines) => {
-                let clients = self.pids(command, lines);
-                self.clients.insert(*server, clients);
+            // A server that is gone has no clients.
+            Command::ClientList(server) if is_not_found(lines) => {
+                self.clients.insert(*server, Vec::new());
+            }
+            Command::ClientList(server) => {
+                if let (clients, true) = self.pids(command, lines) {
+                    self.clients.insert(*server, clients);
+                }
             }
             Command::Ps => self.ps(command, lines),
             Command::DefaultThreadPercentage => self.thread_percentage = self.percentage(command, lines),
             Command::DefaultMemoryLimit => self.memory_limit = self.limit(command, lines),
-            // A server that is gone has no clients; orders answer nothing that a report is made of.
+            // Orders answer nothing that a report is made of.
             _ => {}
         }
     }
 
-    /// One process id a line.
-    fn pids(&mut self, command: &Command, lines: &[String]) -> Vec<u32> {
-        let mut pids = Vec::new();
+    /// One process id a line, and whether each line was one.
+    fn pids(&mut self, command: &Command, lines: &[String]) -> (Vec<u32>, bool) {
+        let (mut pids, mut is_whole) = (Vec::new(), true);
         for line in filled(lines) {
-            match line.trim().parse() {
-                Ok(pid) => pids.push(pid),
-                Err(_) => self.note_line(command, line),
+            if let Ok(pid) = line.trim().parse() {
+                pids.push(pid);
+            } else {
+                is_whole = false;
+                self.note_line(command, line);
             }
         }
-        pids
+        (pids, is_whole)
     }
 
     fn status(&mut self, command: &Command, lines: &[String]) -> ServerStatus {

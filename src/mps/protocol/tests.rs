@@ -120,6 +120,7 @@ fn a_daemon_without_a_server_as_550_answers_it() {
     assert_eq!(
         report,
         Report {
+            lists_all_servers: true,
             default_thread_percentage: Some(100.0),
             default_memory_limit: Some(String::new()),
             ..Report::default()
@@ -135,7 +136,7 @@ fn m26_clients_are_named_whatever_columns_ps_has() {
         let server = Server {
             pid: 7,
             status: ServerStatus::Active,
-            clients: vec![client(9741, Some("./nbody")), client(9742, Some("python3"))],
+            clients: Some(vec![client(9741, Some("./nbody")), client(9742, Some("python3"))]),
         };
         assert_eq!(report.servers, [server], "{ps}");
         assert_eq!(report.not_understood, [""; 0], "{ps}");
@@ -156,8 +157,30 @@ PID       ID        SERVER         DEVICE        NAMESPACE      COMMAND         
         client(12, Some("train")),
         client(0, None),
     ];
-    assert_eq!(report.servers[0].clients, expected);
+    assert_eq!(report.servers[0].known_clients(), expected);
     assert_eq!(report.not_understood, [""; 0]);
+}
+
+#[test]
+fn m26_clients_that_cannot_be_read_are_not_none() {
+    for (answer, clients, has_none) in [
+        ("", Some(0), true),
+        ("9741\n", Some(1), false),
+        ("Server 7 not found\n", Some(0), true),
+        ("9741\nServer 7 is <busy>\n", None, false),
+        ("Unknown command \"get_client_list\"\n", None, false),
+    ] {
+        let report = report(["7\n", "100.0\n", "", "ACTIVE\n", answer, "Server not found\n"]);
+        let listed = report.servers[0].clients.as_ref();
+        assert_eq!(listed.map(Vec::len), clients, "{answer}");
+        assert_eq!(report.has_no_clients(), has_none, "{answer}");
+    }
+    let report = report(["<7>\n", "100.0\n", "", "", "", "Server not found\n"]);
+    assert_eq!(report.servers, []);
+    assert!(
+        !report.has_no_clients(),
+        "a list that is not understood is not empty"
+    );
 }
 
 #[test]
@@ -202,7 +225,7 @@ fn a_server_that_is_new_in_the_list_is_asked_for() {
         [Server {
             pid: 7,
             status: ServerStatus::Active,
-            clients: vec![client(9741, Some("./nbody"))],
+            clients: Some(vec![client(9741, Some("./nbody"))]),
         }],
         "and the one before is not there any more"
     );
@@ -240,7 +263,7 @@ fn m26_an_unknown_ps_costs_the_commands_and_nothing_else() {
         "\u{1}\u{2}\u{fffd}\n",
     ] {
         let report = report(["7\n", "100.0\n", "", "ACTIVE\n", "9741\n", ps]);
-        assert_eq!(report.servers[0].clients, [client(9741, None)], "{ps:?}");
+        assert_eq!(report.servers[0].known_clients(), [client(9741, None)], "{ps:?}");
         assert!(report.limits_nobody(), "{ps:?}");
         assert_eq!(report.not_understood.len(), 1, "{:?}", report.not_understood);
         assert!(
@@ -278,7 +301,7 @@ fn m26_a_missing_separator_mixes_two_answers_and_spoils_no_other() {
     let report = report_of_bytes(cut.as_bytes());
     assert_eq!(report.default_thread_percentage, None);
     assert_eq!(report.default_memory_limit, None);
-    assert_eq!(report.servers[0].clients, [client(9741, Some("./nbody"))]);
+    assert_eq!(report.servers[0].known_clients(), [client(9741, Some("./nbody"))]);
     assert!(
         report
             .not_understood

@@ -1,11 +1,10 @@
 //! The directory that captures every GPU container, as long as it is there.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use super::journal::Journal;
+use super::journal::{About, Journal};
 use crate::mps::Warning;
-use crate::mps::events::Event;
 
 /// Where a control daemon without `CUDA_MPS_PIPE_DIRECTORY` has its pipes.
 pub(crate) const DEFAULT_PIPE_DIR: &str = "/tmp/nvidia-mps";
@@ -13,33 +12,11 @@ pub(crate) const DEFAULT_PIPE_DIR: &str = "/tmp/nvidia-mps";
 /// How often it is looked for: whoever makes it does so by hand.
 pub(super) const INTERVAL: Duration = Duration::from_mins(1);
 
-/// Tells when it comes and when it goes.
+/// Looks for it, and tells when it has come or gone.
 ///
 /// Here and not in the agent, which has a `/tmp` of its own.
-pub(super) struct Captor {
-    path: PathBuf,
-    warned: Option<Warning>,
-}
-
-impl Captor {
-    pub(super) fn at(path: &str) -> Self {
-        Self {
-            path: path.into(),
-            warned: None,
-        }
-    }
-
-    /// Looks again, and writes what is new.
-    pub(super) fn look(&mut self, journal: &Journal) {
-        match (self.warned.take(), capturing(&self.path)) {
-            (None, Some(warning)) => {
-                journal.warn(warning.clone());
-                self.warned = Some(warning);
-            }
-            (Some(warning), None) => journal.write(Event::Over { what: warning.what }),
-            (_, now) => self.warned = now,
-        }
-    }
+pub(super) fn look(default_pipe_dir: &Path, journal: &Journal) {
+    journal.settle(About::Captor, capturing(default_pipe_dir));
 }
 
 /// The warning of it, where it is there.
@@ -60,6 +37,7 @@ pub(crate) fn capturing(default_pipe_dir: &Path) -> Option<Warning> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mps::events::Event;
     use crate::mps::events::file::EventReader;
 
     #[test]
@@ -79,14 +57,13 @@ mod tests {
         let path = root.path().join("nvidia-mps");
         let file = root.path().join("events");
         let journal = Journal::open(&file);
-        let mut captor = Captor::at(path.to_str().unwrap());
-        captor.look(&journal);
+        look(&path, &journal);
         fs_err::create_dir(&path).unwrap();
-        captor.look(&journal);
-        captor.look(&journal);
+        look(&path, &journal);
+        look(&path, &journal);
         fs_err::remove_dir(&path).unwrap();
-        captor.look(&journal);
-        captor.look(&journal);
+        look(&path, &journal);
+        look(&path, &journal);
         let records = EventReader::new(file).read().unwrap().records;
         let events: Vec<Event> = records.into_iter().map(|record| record.event).collect();
         let [Event::Warned(warning), Event::Over { what }] = &events[..] else {

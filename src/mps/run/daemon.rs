@@ -25,7 +25,7 @@ const SELF: &str = "/proc/self/exe";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How long the orphans of a daemon may take to be gone: a new daemon is to answer within two seconds.
-const REAP_LIMIT: Duration = Duration::from_secs(1);
+pub(super) const REAP_LIMIT: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether they are.
 const REAP_PAUSE: Duration = Duration::from_millis(5);
@@ -157,7 +157,9 @@ pub(super) fn adopt_orphans() -> io::Result<()> {
 
 /// Kills and reaps every child that there is, and theirs. Returns those that did not go in time.
 ///
-/// Only after the daemon was reaped: its exit status is not told here.
+/// Only after the daemon was reaped: its exit status is not told here. A process that is setting the compute mode at this
+/// time is one of them. Whoever waits for it gets an error and ends with this process; that it kills the group first harms
+/// nobody, because the kernel gives a number out again only after all the others.
 pub(super) fn end_orphans() -> Vec<Pid> {
     let deadline = Instant::now() + REAP_LIMIT;
     loop {

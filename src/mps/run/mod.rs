@@ -4,8 +4,8 @@
 //! It makes everything ready for the daemon, starts it, reads its log, shows it to pods, says READY, and ends when the
 //! daemon ends, which whoever started it notices. In this order, so that nothing is there before what it needs:
 //!
-//! 1. `place`: the directories; `lock`: we are the only one; `leftovers`: nobody else is on the directory, and
-//!    nothing of an earlier one is left;
+//! 1. `place`: the daemon's directory; `lock`: we are the only one; `journal`: what the agent hears; the pods'
+//!    directory; `leftovers`: nobody else is on the directory, and nothing of an earlier one is left;
 //! 2. `exclusive`: the compute mode, so that nothing goes past MPS;
 //! 3. `daemon`: the daemon, through a helper that has the kernel end it with us; `drain`: reads its log;
 //! 4. `ready`: it answers, its lock is closed, pods see it (`view`), its server is started ahead; READY;
@@ -27,6 +27,7 @@ mod lock;
 mod place;
 mod ready;
 mod supervise;
+mod trouble;
 mod verdict;
 mod view;
 
@@ -34,11 +35,13 @@ use std::io;
 
 pub(crate) use captor::{DEFAULT_PIPE_DIR, capturing};
 pub use daemon::{ExecError, exec};
+pub(super) use supervise::STOP_LIMIT;
 pub use supervise::command;
 
 use super::Trouble;
 use super::argument::GpuArgumentError;
 use super::directories::{Directories, PathTooLong};
+use crate::config;
 
 /// `EX_UNAVAILABLE` of sysexits.h: also the exit code of a helper that could not become the daemon.
 const EXEC_FAILED: u8 = 69;
@@ -47,6 +50,14 @@ const EXEC_FAILED: u8 = 69;
 pub(super) fn clear_leftovers(directories: &Directories) -> Result<(), Trouble> {
     let cleared = leftovers::clear(&directories.daemon, &directories.control_lock());
     cleared.map(drop).map_err(|error| Trouble {
+        why: crate::log::chain(&error),
+        mend: error.mend(),
+    })
+}
+
+/// Makes the daemon's directory.
+pub(super) fn make_place(directories: &Directories, mps: &config::Mps) -> Result<(), Trouble> {
+    place::prepare(directories, mps).map_err(|error| Trouble {
         why: crate::log::chain(&error),
         mend: error.mend(),
     })
@@ -96,7 +107,7 @@ impl RunError {
             Self::Unavailable(trouble) | Self::Failed(trouble) => trouble.clone(),
             Self::Argument(_) | Self::PathTooLong(_) | Self::System { .. } => Trouble {
                 why: crate::log::chain(self),
-                mend: "look at the journal of this unit".into(),
+                mend: "look at what it has logged before that".into(),
             },
         }
     }

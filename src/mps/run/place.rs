@@ -54,6 +54,10 @@ impl PlaceError {
     #[must_use]
     pub(super) fn mend(&self) -> String {
         let (key, path) = (self.key, self.path.display());
+        let source = self.source.as_ref().map(io::Error::kind);
+        if source == Some(io::ErrorKind::PermissionDenied) {
+            return "run as root".to_owned();
+        }
         let first = match self.problem {
             Problem::Make | Problem::Use | Problem::Same => String::new(),
             Problem::NotADirectory(_) => format!("remove {path}, or "),
@@ -64,24 +68,28 @@ impl PlaceError {
     }
 }
 
-/// Makes and checks all of them. Harmless to a daemon that runs there.
+/// Makes and checks the daemon's. Harmless to a daemon that runs there.
 pub(super) fn prepare(directories: &Directories, mps: &config::Mps) -> Result<(), PlaceError> {
-    let daemon = Place {
+    Place {
         key: "mps.dir",
         base: &mps.dir,
         path: &directories.daemon,
         modes: &[CLOSED, PASSABLE],
-    };
+    }
+    .prepare()
+}
+
+/// Makes and checks the one that pods see.
+pub(super) fn prepare_view(directories: &Directories, mps: &config::Mps) -> Result<(), PlaceError> {
     let client = Place {
         key: "mps.client_dir",
         base: &mps.client_dir,
         path: &directories.client,
         modes: &[OPEN],
     };
-    if daemon.path == client.path {
+    if directories.daemon == directories.client {
         return Err(client.refused(client.base, Problem::Same));
     }
-    daemon.prepare()?;
     client.prepare()
 }
 
@@ -236,6 +244,7 @@ mod tests {
 
         fn prepare(&self) -> Result<Vec<Warning>, PlaceError> {
             prepare(&self.directories(), &self.mps)?;
+            prepare_view(&self.directories(), &self.mps)?;
             admit(&self.directories(), &self.mps, self.mps.multi_user)
         }
 

@@ -124,8 +124,7 @@ fn never_answered(error: &ControlError) -> RunError {
             ANSWER_LIMIT.as_secs(),
             chain(error)
         ),
-        mend: "it is started again; if that does not help, look at dmesg, and at the journal of this unit"
-            .into(),
+        mend: "it is started again; if that does not help, look at dmesg, and at what it has logged".into(),
     })
 }
 

@@ -1,27 +1,30 @@
 //! The life of one daemon, from nothing to its end.
 
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::attention::{Attention, Wake};
-use super::captor::{self, Captor};
+use super::captor;
 use super::daemon::{self, Daemon, Launch, Programs};
 use super::drain::Drain;
 use super::exclusive::Exclusive;
-use super::journal::Journal;
+use super::journal::{About, Journal};
 use super::ready::{self, Came, Coming};
+use super::trouble::{no_multi_user, no_server_program, no_version, stuck, unavailable};
 use super::verdict::{self, Wanted};
 use super::{RunError, leftovers, lock, place};
 use crate::cli::Global;
-use crate::commands::{Failure, load_config};
+use crate::commands::Failure;
 use crate::config;
 use crate::gpu::GpuUuid;
 use crate::log::chain;
+use crate::mps::compute_mode::Driver;
+use crate::mps::configured::{self, Configured, Origin};
 use crate::mps::control::{self, Control, ControlError};
 use crate::mps::directories::Directories;
 use crate::mps::events::Event;
-use crate::mps::protocol::Capabilities;
-use crate::mps::{Trouble, Warning, argument};
+use crate::mps::{Trouble, Warning, argument, call};
 use crate::systemd;
 
 /// How long clients are waited for when the daemon is told to leave.
@@ -35,6 +38,18 @@ const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the rest of the log may take to come, after everything that writes it was killed.
 const LOG_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long an end in order takes at the most. SIGTERM is heard between two questions to a daemon that comes up, of which
+/// each takes as long as it may, and so does the killing of the one that asks.
+pub(crate) const STOP_LIMIT: Duration = control::LIMIT
+    .saturating_mul(2)
+    .saturating_add(QUIT_GRACE)
+    .saturating_add(QUIT_LIMIT)
+    .saturating_add(QUIT_LIMIT)
+    .saturating_add(KILL_LIMIT)
+    .saturating_add(daemon::REAP_LIMIT)
+    .saturating_add(LOG_LIMIT)
+    .saturating_add(call::KILL_LIMIT.saturating_mul(3));
 
 /// `gpushare mps run`.
 pub fn command(global: &Global, gpu: &str) -> Result<(), Failure> {
@@ -51,23 +66,30 @@ struct Supervisor {
     global: Global,
     gpu: GpuUuid,
     mps: config::Mps,
+    origin: Origin,
+    /// `mps.enabled`, and `gpu.enabled`.
+    is_on: bool,
     directories: Directories,
     control: Control,
+    driver: Driver,
 }
 
 impl Supervisor {
     /// Takes from the configuration what it needs; the rest of it must not stay in memory for each GPU.
     fn new(global: &Global, gpu: &str) -> Result<Self, Failure> {
-        let config = load_config(global)?;
+        let Configured { config, origin } = configured::load(global)?;
         let numbers = config.node.state_dir.join("gpus.json");
         let gpu = argument::named(gpu, &numbers).map_err(RunError::from)?;
         let directories = Directories::of(&config.mps, &gpu).map_err(RunError::from)?;
         Ok(Self {
             global: global.clone(),
             control: Control::of(&config.mps, &directories),
+            driver: Driver::new(&config.gpu.nvml_library, &gpu),
             gpu,
+            is_on: config.mps.enabled && config.gpu.enabled,
             mps: config.mps,
             directories,
+            origin,
         })
     }
 
@@ -77,13 +99,17 @@ impl Supervisor {
         let attention = Attention::new().map_err(RunError::system("hear signals"))?;
         let lock = lock::take(&self.directories.supervisor_lock());
         let _lock = lock.map_err(|error| unavailable(&error, error.mend()))?;
+        if !self.is_on {
+            return Err(RunError::Unavailable(self.leave_as_before()));
+        }
         // Whoever starts it does not want it to stay stopped any more.
         let _ = fs_err::remove_file(self.directories.quit());
         let journal = Journal::open(&self.directories.events());
         let pid = std::process::id();
         journal.write(Event::Begun { pid });
-        let mut captor = Captor::at(captor::DEFAULT_PIPE_DIR);
-        captor.look(&journal);
+        self.origin.keep();
+        journal.settle(About::Configuration, self.origin.wrong.clone());
+        captor::look(Path::new(captor::DEFAULT_PIPE_DIR), &journal);
         let prepared = self.prepare(&journal);
         let started = prepared.and_then(|prepared| self.start(&prepared, &attention, &journal));
         let (daemon, drain) =
@@ -92,7 +118,6 @@ impl Supervisor {
             supervisor: self,
             attention,
             journal,
-            captor,
             drain,
             daemon,
             resetting: None,
@@ -100,9 +125,39 @@ impl Supervisor {
         life.live()
     }
 
+    /// What one has left that was not ended in order: systemd runs `ExecStop=` only for a unit that had come up, and
+    /// lets the agent start us where MPS was switched off meanwhile.
+    fn leave_as_before(&self) -> Trouble {
+        let left = leftovers::clear(&self.directories.daemon, &self.directories.control_lock());
+        if let Err(error) = left {
+            tracing::warn!(
+                error = chain(&error),
+                mend = error.mend(),
+                "something of MPS is left"
+            );
+        }
+        let off = "MPS is switched off (mps.enabled, gpu.enabled)";
+        match self.driver.restore(&self.directories.compute_mode()) {
+            Ok(_) => Trouble {
+                why: off.into(),
+                mend: "nothing; or set both to true".into(),
+            },
+            Err(error) => Trouble {
+                why: format!("{off}; {}", chain(&error)),
+                mend: format!(
+                    "the agent tries it again every minute; or: nvidia-smi -i {} -c DEFAULT",
+                    self.gpu
+                ),
+            },
+        }
+    }
+
     /// Everything that has to be so before the daemon is there.
     fn prepare(&self, journal: &Journal) -> Result<Prepared, RunError> {
         let directories = &self.directories;
+        // Not before: its failure is told through the daemon's.
+        let view = place::prepare_view(directories, &self.mps);
+        view.map_err(|error| unavailable(&error, error.mend()))?;
         let left = leftovers::clear(&directories.daemon, &directories.control_lock());
         for process in left.map_err(|error| unavailable(&error, error.mend()))? {
             tracing::warn!(process, "killed what an earlier gpushare mps run left behind");
@@ -112,10 +167,9 @@ impl Supervisor {
         if !programs.server {
             journal.warn(no_server_program());
         }
-        let version = self.control.version(control::LIMIT).map_err(binary)?;
-        let can = Capabilities::of_version(version);
-        let multi_user = self.mps.multi_user && can.multi_user;
-        if self.mps.multi_user && !can.multi_user {
+        let version = self.control.version(control::LIMIT).map_err(no_version)?;
+        let multi_user = self.mps.multi_user && version.has_multi_user();
+        if self.mps.multi_user && !multi_user {
             journal.warn(no_multi_user());
         }
         let odd = place::admit(directories, &self.mps, multi_user);
@@ -126,12 +180,17 @@ impl Supervisor {
         Ok(Prepared { programs, multi_user })
     }
 
-    /// What can be changed under a daemon that runs, as it is configured now.
-    fn configured_now(&self) -> config::Mps {
-        match load_config(&self.global) {
-            Ok(config) => config.mps,
+    /// What can be changed under a daemon that runs, as it is configured now; what it was at the start, where that is
+    /// wrong.
+    fn configured_now(&self, journal: &Journal) -> config::Mps {
+        match configured::now(&self.global) {
+            Ok(now) => {
+                now.origin.keep();
+                journal.settle(About::Configuration, None);
+                now.config.mps
+            }
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "the configuration is wrong: what it was at the start is used");
+                journal.settle(About::Configuration, Some(configured::warning(&error)));
                 self.mps.clone()
             }
         }
@@ -139,8 +198,7 @@ impl Supervisor {
 
     fn exclusive(&self, wished: bool, journal: &Journal) -> Exclusive {
         Exclusive {
-            global: self.global.clone(),
-            gpu: self.gpu.clone(),
+            driver: self.driver.clone(),
             wished,
             kept: self.directories.compute_mode(),
             journal: journal.clone(),
@@ -189,7 +247,6 @@ struct Life<'a> {
     supervisor: &'a Supervisor,
     attention: Attention,
     journal: Journal,
-    captor: Captor,
     drain: Drain,
     daemon: Daemon,
     /// Sets the compute mode again: NVML may hang, and the end of the daemon must be noticed meanwhile.
@@ -240,8 +297,17 @@ impl Life<'_> {
                 Wake::Gone => return Ok(Wanted::No),
                 Wake::Terminate => return Ok(self.stop()),
                 Wake::Reload => self.reload(),
-                Wake::Time => self.captor.look(&self.journal),
+                Wake::Time => self.look_around(),
             }
+        }
+    }
+
+    /// What nobody tells us of.
+    fn look_around(&self) {
+        captor::look(Path::new(captor::DEFAULT_PIPE_DIR), &self.journal);
+        if self.journal.is_warned_of(About::Configuration) {
+            // It may have been corrected.
+            let _ = self.supervisor.configured_now(&self.journal);
         }
     }
 
@@ -264,13 +330,12 @@ impl Life<'_> {
     fn reload(&mut self) {
         tracing::info!("SIGHUP: compute mode and view are set again");
         let supervisor = self.supervisor;
-        let mps = supervisor.configured_now();
-        if let Err(error) = ready::show(&mps, &supervisor.directories) {
-            self.journal.warn(Warning {
-                what: chain(&error),
-                mend: error.trouble().mend,
-            });
-        }
+        let mps = supervisor.configured_now(&self.journal);
+        let shown = ready::show(&mps, &supervisor.directories).map_err(|error| error.trouble());
+        let warning = shown
+            .err()
+            .map(|Trouble { why, mend }| Warning { what: why, mend });
+        self.journal.settle(About::View, warning);
         if self
             .resetting
             .as_ref()
@@ -309,36 +374,5 @@ impl Life<'_> {
         self.journal
             .write(Event::DaemonEnded(verdict::event(status, &verdict)));
         verdict
-    }
-}
-
-fn unavailable(error: &dyn std::error::Error, mend: String) -> RunError {
-    RunError::Unavailable(Trouble {
-        why: chain(error),
-        mend,
-    })
-}
-
-fn stuck(daemon: u32) -> RunError {
-    RunError::Failed(Trouble {
-        why: format!("the MPS control daemon, process {daemon}, survives SIGKILL: it is stuck in the driver"),
-        mend: "look at dmesg, reboot the node".into(),
-    })
-}
-
-fn no_server_program() -> Warning {
-    Warning {
-        what:
-            "nvidia-cuda-mps-server is neither beside the control daemon nor in PATH: no client can be served"
-                .into(),
-        mend: "install the driver's MPS programs anew (package nvidia-driver-cuda on Amazon Linux 2023)"
-            .into(),
-    }
-}
-
-fn no_multi_user() -> Warning {
-    Warning {
-        what: "this driver's MPS serves one user at a time: a second user's processes wait for the first one's to end".into(),
-        mend: "update the driver to 580 or later, or run all pods that use GPUs as one user".into(),
     }
 }

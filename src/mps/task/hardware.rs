@@ -17,6 +17,8 @@ pub(super) const READING_DELAY: Duration = Duration::from_secs(10);
 pub(crate) struct Verdict {
     /// Why MPS cannot be on it at all.
     pub(crate) refusal: Option<Trouble>,
+    /// Why no container may start on it although MPS works.
+    pub(crate) objection: Option<Trouble>,
     /// The most clients that it takes.
     pub(crate) client_limit: Option<u32>,
     /// See [`crate::mps::MpsGpu::smallest_useful_slices`].
@@ -42,8 +44,10 @@ pub(super) fn device(driver: &DriverState, state: &GpuState) -> Device {
         },
         DriverState::Ready { .. } => {
             let reasons = &state.health.reasons;
-            if reasons.contains(&Reason::Lost) || reasons.contains(&Reason::Missing) {
+            if reasons.contains(&Reason::Lost) {
                 Device::Gone
+            } else if reasons.contains(&Reason::Missing) {
+                missing(driver)
             } else if reasons.contains(&Reason::DriverUnavailable) {
                 Device::NoDriver
             } else {
@@ -51,6 +55,20 @@ pub(super) fn device(driver: &DriverState, state: &GpuState) -> Device {
             }
         }
     }
+}
+
+/// A GPU that the driver counts and cannot open has no name: any that is missing may be the one.
+fn missing(driver: &DriverState) -> Device {
+    if lists_all(driver) {
+        Device::Gone
+    } else {
+        Device::Unknown
+    }
+}
+
+/// Whether the driver answers, and names every GPU that it counts: only then is one that it does not name not there.
+pub(super) fn lists_all(driver: &DriverState) -> bool {
+    matches!(driver, DriverState::Ready { unreadable: 0, .. })
 }
 
 /// What MPS can be on this GPU.
@@ -64,7 +82,8 @@ pub(crate) fn judge(settings: &MpsSettings, driver: &DriverState, state: &GpuSta
     let allocatable = memory.map(|memory| memory.total_bytes.saturating_sub(memory.reserved_bytes));
     let sliced = allocatable.zip(settings.slices);
     Verdict {
-        refusal: refusal(settings, driver, state, client_limit),
+        refusal: refusal(driver, state, client_limit),
+        objection: client_limit.and_then(|limit| too_many_slices(settings, state, limit)),
         client_limit,
         smallest_useful_slices: sliced
             .and_then(|(bytes, per_gpu)| limits::smallest_useful_slices(bytes, per_gpu)),
@@ -76,12 +95,7 @@ pub(crate) fn judge(settings: &MpsSettings, driver: &DriverState, state: &GpuSta
     }
 }
 
-fn refusal(
-    settings: &MpsSettings,
-    driver: &DriverState,
-    state: &GpuState,
-    client_limit: Option<u32>,
-) -> Option<Trouble> {
+fn refusal(driver: &DriverState, state: &GpuState, client_limit: Option<u32>) -> Option<Trouble> {
     if state.newest.as_ref().and_then(|newest| newest.mig) == Some(true) {
         return Some(Trouble {
             why: "MIG is on: one daemon per MIG instance is not supported".into(),
@@ -93,16 +107,17 @@ fn refusal(
     }
     // A GPU that this agent has not seen has no capability to judge by.
     state.info.compute_capability?;
-    let Some(limit) = client_limit else {
-        return Some(Trouble {
-            why: format!(
-                "{} is too old for MPS (driver {})",
-                state.info.model,
-                major(driver)
-            ),
-            mend: "use a newer GPU, or set mps.enabled = false".into(),
-        });
-    };
+    client_limit.is_none().then(|| Trouble {
+        why: format!(
+            "{} is too old for MPS (driver {})",
+            state.info.model,
+            major(driver)
+        ),
+        mend: "use a newer GPU, or set mps.enabled = false".into(),
+    })
+}
+
+fn too_many_slices(settings: &MpsSettings, state: &GpuState, limit: u32) -> Option<Trouble> {
     let per_gpu = settings.slices?;
     let error = limits::check_slices(per_gpu, limit, &state.info.model).err()?;
     Some(Trouble {

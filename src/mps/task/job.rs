@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 use crate::gpu::GpuUuid;
 use crate::log;
+use crate::metrics::clock;
 use crate::mps::Trouble;
 use crate::mps::control::{Control, ControlError, LIMIT};
-use crate::mps::plan::{Step, Unanswered};
+use crate::mps::plan::{Blame, Step, Unanswered};
 use crate::mps::protocol::{Command, Report, Script};
 
 /// What has become of a job.
@@ -115,13 +117,31 @@ fn told(control: &Control, script: &Script) -> Result<(), ControlError> {
 
 fn unanswered(error: &ControlError) -> Unanswered {
     Unanswered {
-        is_the_daemons: !matches!(
-            error,
-            ControlError::Binary { .. } | ControlError::Unkillable { .. }
-        ),
+        blame: match error {
+            ControlError::Binary { .. } | ControlError::Unkillable { .. } => Blame::Program,
+            ControlError::NoRoom { .. } => Blame::Node,
+            _ => Blame::Daemon,
+        },
         trouble: Trouble {
             mend: error.mend(),
             why: log::chain(error),
+        },
+    }
+}
+
+/// When a call of the control program counts as lost: its own limit has had the time to end it twice.
+pub(super) const OVERDUE: Duration = LIMIT.saturating_mul(2);
+
+/// What is known of a daemon while the call that asks it does not come back, not even by its limit.
+pub(super) fn lost() -> Unanswered {
+    Unanswered {
+        blame: Blame::Node,
+        trouble: Trouble {
+            why: format!(
+                "the MPS control program was called more than {} s ago, and not even the start of it has come back",
+                OVERDUE.as_secs()
+            ),
+            mend: "the disk that it is on, or the driver, hangs: look at dmesg, reboot the node".into(),
         },
     }
 }
@@ -142,6 +162,21 @@ fn state(stat: &str) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
+/// Kernel ticks in a second, as /proc tells them (`USER_HZ`): the same on every architecture that Linux MPS is for.
+const TICKS: u32 = 100;
+
+/// How long ago the process began. Absent where there is none, or it cannot be read.
+pub(super) fn age(pid: u32) -> Option<Duration> {
+    let stat = fs_err::read_to_string(PathBuf::from(format!("/proc/{pid}/stat"))).ok()?;
+    Some(clock::boot_now().saturating_sub(begun(&stat)?))
+}
+
+/// When it began, since the machine was started: the 22nd value, which is the 20th after the command.
+fn begun(stat: &str) -> Option<Duration> {
+    let value = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?;
+    Some(Duration::from_secs(value.parse().ok()?) / TICKS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +186,16 @@ mod tests {
         assert!(!is_gone(std::process::id()));
         assert!(is_gone(u32::MAX / 2));
         assert!(!is_gone(0), "what the daemon cannot see may well be there");
+    }
+
+    #[test]
+    fn a_process_is_as_old_as_its_begin_says() {
+        let stat = "12 (a) b (c)) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4250 20 21";
+        assert_eq!(begun(stat), Some(Duration::from_millis(42_500)));
+        assert_eq!(begun("12 (a) R 1"), None);
+        assert!(age(std::process::id()).unwrap() < Duration::from_hours(1));
+        assert!(age(1).unwrap() >= age(std::process::id()).unwrap());
+        assert_eq!(age(u32::MAX / 2), None);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::mps::protocol::Report;
 /// A server takes seconds to start; who waits for longer waits for another user.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How much the age of a process and that of an event may differ: they are of different clocks.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
+
 /// Most clients that are remembered: more would tell nobody more.
 const MOST: usize = 64;
 
@@ -31,6 +34,8 @@ impl Queue {
         match event {
             Event::DaemonStarted { .. } => *self = Self::default(),
             Event::ServerStarting { uid, .. } => self.server_uid = Some(*uid),
+            // Whoever waited for it is served.
+            Event::ServerReady { .. } => self.waiting.retain(|_, (uid, _)| Some(*uid) != self.server_uid),
             Event::ClientQueued { pid, uid } if self.waiting.len() < MOST => {
                 self.waiting.entry(*pid).or_insert((*uid, now));
             }
@@ -46,10 +51,19 @@ impl Queue {
         }
     }
 
-    /// A probe: who is a client waits no more, and who is gone neither.
-    pub(super) fn on_report(&mut self, report: &Report, is_gone: impl Fn(u32) -> bool) {
-        self.waiting.retain(|pid, _| {
-            *pid != 0 && !is_gone(*pid) && !report.clients().any(|client| client.pid == *pid)
+    /// A probe: who is a client waits no more, and who is gone neither. `age` is that of the process with this id, if
+    /// there is one: one that is younger than the wait is another.
+    pub(super) fn on_report(
+        &mut self,
+        report: &Report,
+        age: impl Fn(u32) -> Option<Duration>,
+        now: Duration,
+    ) {
+        self.waiting.retain(|pid, (_, since)| {
+            let waits = now.saturating_sub(*since);
+            *pid != 0
+                && age(*pid).is_some_and(|age| age + CLOCKS_DIFFER >= waits)
+                && !report.clients().any(|client| client.pid == *pid)
         });
     }
 
@@ -84,6 +98,11 @@ mod tests {
         queue
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is what is asked for of a process")]
+    fn old(_: u32) -> Option<Duration> {
+        Some(Duration::from_hours(1))
+    }
+
     fn report(clients: &[u32]) -> Report {
         let client = |pid: &u32| Client {
             pid: *pid,
@@ -93,8 +112,9 @@ mod tests {
             servers: vec![Server {
                 pid: 20,
                 status: ServerStatus::Active,
-                clients: clients.iter().map(client).collect(),
+                clients: Some(clients.iter().map(client).collect()),
             }],
+            lists_all_servers: true,
             default_thread_percentage: Some(100.0),
             default_memory_limit: Some(String::new()),
             not_understood: Vec::new(),
@@ -104,7 +124,7 @@ mod tests {
     #[test]
     fn m24_a_second_user_that_waits_for_long_is_named_with_the_first() {
         let mut queue = queue();
-        queue.on_report(&report(&[30]), |_| false);
+        queue.on_report(&report(&[30]), old, START);
         assert_eq!(queue.warning(START + Duration::from_secs(29)), None);
         let warning = queue.warning(START + PATIENCE).unwrap();
         assert!(warning.what.contains("process 31 of user 2000"), "{warning:?}");
@@ -113,12 +133,37 @@ mod tests {
     }
 
     #[test]
+    fn m24_a_process_that_took_the_number_of_one_that_waited_is_not_accused() {
+        let mut queue = queue();
+        let now = START + Duration::from_mins(10);
+        queue.on_report(&report(&[30]), |_| Some(Duration::from_mins(5)), now);
+        assert_eq!(queue.warning(now), None);
+    }
+
+    #[test]
+    fn m24_who_waited_for_the_server_that_is_ready_waits_no_more_and_the_others_do() {
+        let mut queue = queue();
+        queue.on_event(&Event::ClientQueued { pid: 32, uid: 3000 }, START);
+        queue.on_event(&Event::ServerStarting { pid: 21, uid: 2000 }, START);
+        queue.on_event(&Event::ServerReady { pid: 21 }, START);
+        let warning = queue.warning(START + PATIENCE).unwrap();
+        assert!(warning.what.contains("process 32 of user 3000"), "{warning:?}");
+        queue.on_event(&Event::ServerStarting { pid: 22, uid: 3000 }, START);
+        queue.on_event(&Event::ServerReady { pid: 22 }, START);
+        assert_eq!(queue.warning(START + PATIENCE), None);
+    }
+
+    #[test]
     fn m24_who_is_served_or_gone_waits_no_more() {
         let mut served = queue();
-        served.on_report(&report(&[30, 31]), |_| false);
+        served.on_report(&report(&[30, 31]), old, START);
         assert_eq!(served.warning(START + 2 * PATIENCE), None);
         let mut gone = queue();
-        gone.on_report(&report(&[30]), |pid| pid == 31);
+        gone.on_report(
+            &report(&[30]),
+            |pid| (pid != 31).then_some(Duration::from_hours(1)),
+            START,
+        );
         assert_eq!(gone.warning(START + 2 * PATIENCE), None);
         let mut restarted = queue();
         restarted.on_event(

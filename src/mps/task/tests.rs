@@ -6,6 +6,10 @@ use crate::gpu::inventory::{Health, Newest, Reason};
 use crate::gpu::{DriverState, GpuInfo, GpuState, Memory};
 use crate::mps::MpsState;
 use crate::mps::backend::Unit;
+use crate::mps::events::Event;
+use crate::mps::events::file::EventLog;
+
+mod one_gpu;
 
 const UUID: &str = "GPU-480d6b9e-f5c1-5e7a-86d3-a2b7f10c945e";
 
@@ -72,10 +76,18 @@ impl Backend for Scripted {
         self.order("reload", gpu)
     }
 
+    async fn forget(&mut self, gpu: &GpuUuid) -> Result<(), BackendError> {
+        self.order("forget", gpu)?;
+        self.0.lock().unwrap().units.remove(gpu);
+        Ok(())
+    }
+
     async fn known(&mut self) -> Result<Vec<GpuUuid>, BackendError> {
         let script = self.0.lock().unwrap();
         script.check()?;
-        Ok(script.units.keys().cloned().collect())
+        let is_alive = |unit: &Unit| !matches!(unit, Unit::Inactive | Unit::Failed(_));
+        let alive = script.units.iter().filter(|(_, unit)| is_alive(unit));
+        Ok(alive.map(|(gpu, _)| gpu.clone()).collect())
     }
 
     async fn changed(&mut self) {
@@ -129,6 +141,18 @@ fn inventory(gpus: Vec<GpuState>) -> GpuStatus {
     }
 }
 
+/// The driver counts a GPU that it cannot open.
+fn with_an_unreadable_gpu(gpus: Vec<GpuState>) -> GpuStatus {
+    GpuStatus {
+        driver: DriverState::Ready {
+            driver_version: "580.95.05".into(),
+            cuda_version: None,
+            unreadable: 1,
+        },
+        ..inventory(gpus)
+    }
+}
+
 /// The status once it is as wished, of a task that runs with these.
 async fn run_until(
     settings: MpsSettings,
@@ -150,6 +174,19 @@ async fn run_until(
     shutdown.cancel();
     running.await.unwrap();
     reached
+}
+
+/// The status after a while, in which the task has nothing more to do.
+async fn run_for_three_minutes(settings: MpsSettings, backend: &Scripted, gpus: GpuStatus) -> MpsStatus {
+    let (_gpu_sender, gpu) = watch::channel(gpus);
+    let (sender, status) = watch::channel(MpsStatus::default());
+    let task = MpsTask::new(settings, backend.clone(), gpu, sender);
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(task.run(shutdown.clone()));
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    shutdown.cancel();
+    running.await.unwrap();
+    status.borrow().clone()
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,18 +212,38 @@ async fn where_mps_is_off_what_runs_is_stopped_and_nothing_is_started() {
         let backend = Scripted::default().with(|script| {
             script.units.insert(UUID.into(), Unit::Running { pid });
         });
-        let seen = backend.clone();
-        let (_gpu_sender, gpu) = watch::channel(inventory(vec![a10g()]));
-        let (sender, status) = watch::channel(MpsStatus::default());
-        let task = MpsTask::new(settings(off), backend.clone(), gpu, sender);
-        let shutdown = CancellationToken::new();
-        let running = tokio::spawn(task.run(shutdown.clone()));
-        tokio::time::sleep(Duration::from_mins(3)).await;
-        shutdown.cancel();
-        running.await.unwrap();
-        assert_eq!(seen.orders(), [format!("stop {UUID}")]);
-        assert!(!status.borrow().enabled && status.borrow().gpus.is_empty());
+        let status = run_for_three_minutes(settings(off), &backend, inventory(vec![a10g()])).await;
+        assert_eq!(backend.orders(), [format!("stop {UUID}")]);
+        assert!(!status.enabled && status.gpus.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_mps_is_off_a_compute_mode_that_nobody_put_back_is_put_back_by_its_process() {
+    let root = tempfile::tempdir().unwrap();
+    let kept = root.path().join(UUID).join("gpushare.compute-mode");
+    fs_err::create_dir(root.path().join(UUID)).unwrap();
+    fs_err::write(&kept, "default\n").unwrap();
+    let backend = Scripted::default().with(|script| {
+        // Between two attempts of systemd.
+        script.units.insert(UUID.into(), Unit::Starting);
+    });
+    let off = settings(|settings| {
+        settings.mps.enabled = false;
+        settings.mps.dir = root.path().to_owned();
+    });
+    let (_gpu_sender, gpu) = watch::channel(inventory(vec![a10g()]));
+    let (sender, _status) = watch::channel(MpsStatus::default());
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(MpsTask::new(off, backend.clone(), gpu, sender).run(shutdown.clone()));
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    let [stop, start, forget] = ["stop", "start", "forget"].map(|order| format!("{order} {UUID}"));
+    assert_eq!(backend.orders(), [&*stop, &start], "not with every look");
+    fs_err::remove_file(kept).unwrap();
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(backend.orders(), [stop, start, forget]);
+    shutdown.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,6 +264,20 @@ async fn a_daemon_of_a_gpu_that_the_node_does_not_have_is_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn m17_no_daemon_is_stopped_while_the_driver_cannot_open_every_gpu() {
+    let other = GpuUuid::from("GPU-00000000-0000-0000-0000-000000000000");
+    let backend = Scripted::default().with(|script| {
+        for uuid in [other, UUID.into()] {
+            script.units.insert(uuid, Unit::Starting);
+        }
+    });
+    let mut missing = a10g();
+    missing.health.reasons = vec![Reason::Missing];
+    run_for_three_minutes(settings(|_| {}), &backend, with_an_unreadable_gpu(vec![missing])).await;
+    assert_eq!(backend.orders(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn m25_mig_is_refused_in_words_and_no_daemon_is_started() {
     let mut gpu = a10g();
     gpu.newest.as_mut().unwrap().mig = Some(true);
@@ -224,26 +295,46 @@ async fn m25_mig_is_refused_in_words_and_no_daemon_is_started() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn m23_more_slices_than_clients_are_refused_and_small_ones_are_told() {
-    let backend = Scripted::default();
-    let status = run_until(
-        settings(|settings| settings.slices = Some(60)),
-        &backend,
-        inventory(vec![a10g()]),
-        |status| status.gpus.iter().any(|gpu| gpu.state.trouble().is_some()),
-    )
+async fn m25_a_daemon_that_runs_when_mig_is_switched_on_is_stopped() {
+    let mut gpu = a10g();
+    gpu.newest.as_mut().unwrap().mig = Some(true);
+    let backend = Scripted::default().with(|script| {
+        script.units.insert(UUID.into(), Unit::Running { pid: 100 });
+    });
+    let status = run_until(settings(|_| {}), &backend, inventory(vec![gpu]), |status| {
+        status.gpus.iter().any(|gpu| gpu.last_step.is_some())
+    })
     .await;
-    let trouble = status.gpus[0].state.trouble().unwrap();
+    assert_eq!(backend.orders(), [format!("stop {UUID}")]);
+    assert!(status.gpus[0].state.trouble().unwrap().why.contains("MIG is on"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn m23_more_slices_than_clients_are_told_and_keep_no_daemon_from_being_started() {
+    use super::hardware::judge;
+
+    let many = settings(|settings| settings.slices = Some(60));
+    let verdict = judge(&many, &inventory(Vec::new()).driver, &a10g());
+    assert_eq!(verdict.refusal, None);
+    let trouble = verdict.objection.unwrap();
     assert!(trouble.why.contains("slices.per_gpu = 60"), "{trouble:?}");
     assert!(
         trouble.mend.contains("set slices.per_gpu to 48 or less"),
         "{trouble:?}"
     );
-    assert_eq!(backend.orders(), [""; 0]);
+    let backend = Scripted::default();
+    run_until(many, &backend, inventory(vec![a10g()]), |status| {
+        status.gpus.iter().any(|gpu| gpu.last_step.is_some())
+    })
+    .await;
+    assert_eq!(backend.orders()[0], format!("start {UUID}"));
+}
 
+#[tokio::test(start_paused = true)]
+async fn m23_slices_that_are_too_small_are_told() {
     let status = run_until(
         settings(|settings| settings.slices = Some(48)),
-        &backend,
+        &Scripted::default(),
         inventory(vec![a10g()]),
         |status| !status.gpus.is_empty(),
     )
@@ -285,6 +376,7 @@ fn m17_only_a_gpu_that_is_gone_takes_its_daemon_along() {
         },
     };
     let ready = inventory(Vec::new()).driver;
+    let unreadable = with_an_unreadable_gpu(Vec::new()).driver;
     let well = a10g();
     let sick = |reason| {
         let mut gpu = a10g();
@@ -295,6 +387,9 @@ fn m17_only_a_gpu_that_is_gone_takes_its_daemon_along() {
         (&ready, &well, Device::Here),
         (&ready, &sick(Reason::Lost), Device::Gone),
         (&ready, &sick(Reason::Missing), Device::Gone),
+        (&unreadable, &sick(Reason::Missing), Device::Unknown),
+        (&unreadable, &sick(Reason::Lost), Device::Gone),
+        (&unreadable, &well, Device::Here),
         (&ready, &sick(Reason::Stuck), Device::Here),
         (&ready, &sick(Reason::ResetRequired), Device::Here),
         (&DriverState::Starting, &well, Device::Unknown),
@@ -338,4 +433,33 @@ async fn a_backend_that_fails_for_a_moment_takes_nothing_from_a_daemon_that_runs
     gpu.saw_unit(Ok(Unit::Running { pid: 100 }), grace, at + 2 * grace);
     gpu.saw_unit(error(), grace, at + 2 * grace);
     assert_eq!(pid(&mut gpu, at), Some(100));
+}
+
+#[test]
+fn a_process_that_could_not_write_that_it_is_ready_is_probed_after_a_while() {
+    let root = tempfile::tempdir().unwrap();
+    let events = root.path().join(UUID).join("gpushare.events");
+    fs_err::create_dir(root.path().join(UUID)).unwrap();
+    let plain = settings(|settings| {
+        settings.mps.backend = config::MpsBackend::Process;
+        settings.mps.dir = root.path().to_owned();
+    });
+    let mut gpu = Supervised::new(&plain, &UUID.into());
+    let mut log = EventLog::open(&events).unwrap();
+    log.append(Event::Begun { pid: 100 }).unwrap();
+    let begun = Duration::from_secs(1000);
+    let mut seen_at = |at| {
+        gpu.saw_unit(Ok(Unit::Running { pid: 100 }), Duration::from_secs(30), at);
+        gpu.decide(
+            plain.wish(),
+            Instants {
+                monotonic: at,
+                ..Instants::now()
+            },
+        );
+        gpu.status(at).unwrap().pid
+    };
+    assert_eq!(seen_at(begun), None, "it is coming up");
+    assert_eq!(seen_at(begun + Duration::from_secs(80)), None);
+    assert_eq!(seen_at(begun + Duration::from_secs(91)), Some(100));
 }

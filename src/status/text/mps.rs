@@ -71,12 +71,11 @@ fn row(gpu: &MpsGpu, now: f64) -> Vec<String> {
 }
 
 fn clients(gpu: &MpsGpu) -> String {
-    let Some(server) = &gpu.server else {
-        return ABSENT.into();
-    };
-    match gpu.client_limit {
-        Some(limit) => format!("{} of {limit}", server.clients.len()),
-        None => server.clients.len().to_string(),
+    let listed = gpu.server.as_ref().and_then(|server| server.clients.as_ref());
+    match (listed, gpu.client_limit) {
+        (None, _) => ABSENT.into(),
+        (Some(clients), Some(limit)) => format!("{} of {limit}", clients.len()),
+        (Some(clients), None) => clients.len().to_string(),
     }
 }
 

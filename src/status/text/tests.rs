@@ -74,13 +74,15 @@ fn mps() -> MpsStatus {
         server: Some(Server {
             pid: 2100 + number,
             status: ServerStatus::Active,
-            clients: clients
-                .iter()
-                .map(|pid| Client {
-                    pid: *pid,
-                    command: None,
-                })
-                .collect(),
+            clients: Some(
+                clients
+                    .iter()
+                    .map(|pid| Client {
+                        pid: *pid,
+                        command: None,
+                    })
+                    .collect(),
+            ),
         }),
         client_limit: Some(48),
         smallest_useful_slices: Some(2),

@@ -71,6 +71,8 @@ fn quit_takes_the_number_of_a_gpu_and_refuses_what_is_none() {
         (code, stdout),
         (0, format!("MPS does not run on {GPU}.\n{STAYS}"))
     );
+    let mark = scene.daemon_dir().join("gpushare.quit");
+    assert!(mark.exists(), "an agent that starts later knows it, too");
     for command in ["run", "quit", "restart"] {
         for (argument, expected) in [
             ("4", 64),

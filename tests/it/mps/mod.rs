@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod check;
+mod kept;
 mod probe;
 mod run;
 pub(crate) mod scene;

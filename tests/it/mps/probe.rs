@@ -88,7 +88,7 @@ fn m26_every_version_is_understood_with_its_servers_and_clients() {
         assert_eq!(report.not_understood, [""; 0], "{version}");
         assert_eq!(report.servers.len(), 1, "{version}");
         assert_eq!(report.servers[0].status, told, "{version}");
-        let clients = &report.servers[0].clients;
+        let clients = report.servers[0].known_clients();
         assert_eq!(clients.len(), 1, "{version}");
         assert_eq!(clients[0].pid, client.pid(), "{version}");
         assert!(clients[0].command.is_some(), "{version}: {clients:?}");

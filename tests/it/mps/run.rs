@@ -16,7 +16,7 @@ use crate::harness::{output, wait_for};
 
 const SET_MODE: &str = "nvmlDeviceSetComputeMode";
 
-fn names(directory: &Path) -> Vec<String> {
+pub(super) fn names(directory: &Path) -> Vec<String> {
     let entries = fs_err::read_dir(directory).unwrap();
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -30,11 +30,11 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// The daemon and the server that run.
-fn processes(scene: &Scene) -> (u32, u32) {
+pub(super) fn processes(scene: &Scene) -> (u32, u32) {
     (*scene.daemons().last().unwrap(), *scene.servers().last().unwrap())
 }
 
-fn mode_calls(scene: &Scene) -> usize {
+pub(super) fn mode_calls(scene: &Scene) -> usize {
     let calls = scene.node.nvml_calls();
     calls.iter().filter(|call| call.function == SET_MODE).count()
 }
@@ -521,4 +521,16 @@ fn a_program_that_the_kernel_does_not_take_is_told_from_a_daemon_that_fails() {
         .ended();
     assert_eq!(code, Some(69), "{log}");
     assert!(log.contains("mps.control_binary"), "{log}");
+}
+
+#[test]
+fn a_control_program_that_hangs_without_a_daemon_is_not_mended_by_a_restart_of_one() {
+    let scene = Scene::new("");
+    let path = scene.node.path("hangs");
+    fs_err::write(&path, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    fs_err::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    let scene = scene.with("mps.control_binary", &crate::harness::quoted(&path));
+    let (code, log) = scene.start_unseen().ended();
+    assert_eq!(code, Some(69), "{log}");
+    assert!(log.contains("its version") && !log.contains("--force"), "{log}");
 }

@@ -42,6 +42,7 @@ impl Scene {
         let control = quoted(&wrapped(&mps, &node.path("driver")));
         let (dir, client_dir) = (quoted(&node.path("run/mps")), quoted(&node.path("run/clients")));
         let node = node
+            .with("mps.enabled", "true")
             .with("mps.control_binary", &control)
             .with("mps.dir", &dir)
             .with("mps.client_dir", &client_dir);
@@ -160,7 +161,7 @@ impl Scene {
 }
 
 /// `gpushare mps run` gives its daemon a clean environment, as a driver's programs want it: these put back what the
-/// played ones need.
+/// played ones need. A GPU has a script of its own where `dir/<uuid>.toml` is there when its daemon starts.
 pub(crate) fn wrapped(mps: &Installed, dir: &Path) -> PathBuf {
     fs_err::create_dir(dir).unwrap();
     let variables = mps
@@ -172,9 +173,14 @@ pub(crate) fn wrapped(mps: &Installed, dir: &Path) -> PathBuf {
         .collect();
     for name in ["nvidia-cuda-mps-control", "nvidia-cuda-mps-server"] {
         let real = mps.bin().join(name);
+        let own = format!(
+            "own='{}'/\"${{CUDA_MPS_PIPE_DIRECTORY##*/}}.toml\"\n\
+             if [ -e \"$own\" ]; then export FAKE_MPS_SCRIPT=\"$own\"; fi\n",
+            dir.display()
+        );
         executable(
             &dir.join(name),
-            &format!("{variables}exec '{}' \"$@\"\n", real.display()),
+            &format!("{variables}{own}exec '{}' \"$@\"\n", real.display()),
         );
     }
     dir.join("nvidia-cuda-mps-control")

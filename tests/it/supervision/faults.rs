@@ -1,13 +1,21 @@
 //! What goes wrong on one GPU, and stays there.
 
-use gpushare::mps::protocol::ServerStatus;
+use gpushare::mps::protocol::{Server, ServerStatus};
+use gpushare::status::Snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::scene::{Scene, UUIDS, mps, pids, ready, why};
 use crate::harness::{Datum, datums, exists, output, wait_for};
 
-fn kill(pid: u32, signal: Signal) {
+pub(super) fn kill(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
+}
+
+/// The clients of a GPU's server.
+fn listed(snapshot: &Snapshot, gpu: usize) -> Vec<u32> {
+    let server = mps(snapshot, gpu).and_then(|gpu| gpu.server.as_ref());
+    let clients = server.into_iter().flat_map(Server::known_clients);
+    clients.map(|client| client.pid).collect()
 }
 
 #[test]
@@ -20,7 +28,7 @@ fn m01_m03_a_daemon_that_is_killed_is_back_and_verified_without_its_orphans_and_
         mps(snapshot, 0).is_some_and(|gpu| {
             gpu.server
                 .as_ref()
-                .is_some_and(|server| server.clients.len() == 1)
+                .is_some_and(|server| server.known_clients().len() == 1)
         })
     });
     let (_, server) = pids(&before, 0);
@@ -78,40 +86,38 @@ fn m11_a_server_that_crashes_again_and_again_is_a_crash_loop_and_its_daemon_stay
 }
 
 #[test]
-fn m12_a_fault_is_told_with_its_clients_ended_after_the_grace_and_stays_on_its_gpu() {
+fn m12_a_fault_is_told_its_clients_ended_after_the_grace_and_its_server_replaced_on_that_gpu_alone() {
     let scene = Scene::new();
+    scene.play(0, "");
     let agent = scene.start();
-    let (client, mut neighbour) = (scene.client(0), scene.client(1));
+    let (client, neighbour) = (scene.client(0), scene.client(1));
     let before = agent.wait("the client is seen", |snapshot| {
-        mps(snapshot, 0).is_some_and(|gpu| {
-            gpu.server
-                .as_ref()
-                .is_some_and(|server| !server.clients.is_empty())
-        })
+        listed(snapshot, 0) == [client.pid()]
     });
-    // The script is that of both GPUs: only the one whose server reads it before it is taken back faults.
-    let faulty = pids(&before, 0).1.unwrap();
-    kill(pids(&before, 1).1.unwrap(), Signal::STOP);
-    scene.mps.play("[server]\nfault = \"held\"\n").unwrap();
-    let snapshot = agent.wait("the fault is told", |snapshot| why(snapshot, 0).contains("fault"));
-    assert!(
-        why(&snapshot, 0).contains(&client.pid().to_string()),
-        "{}",
-        why(&snapshot, 0)
-    );
+    let daemon = scene.daemon(0);
+    scene.play(0, "[server]\nfault = \"held\"\n");
+    let snapshot = agent.wait("the fault is told", |snapshot| {
+        why(snapshot, 0).contains(&format!("hit were {}", client.pid()))
+    });
     let status = snapshot.mps.gpus[0].server.as_ref().unwrap().status;
     assert_eq!(status, ServerStatus::Fault);
     client.wait_for("fault").unwrap();
-    scene.mps.play("").unwrap();
-    kill(pids(&before, 1).1.unwrap(), Signal::CONT);
-    let after = agent.wait("the server is replaced or well", |snapshot| {
-        ready(snapshot, 0) && ready(snapshot, 1)
+    // It does not recover by itself: whoever is left is ended, then the server, and the next one has the fault as well.
+    client.wait_for("error 810").unwrap();
+    agent.wait("the server is replaced", |snapshot| {
+        let server = pids(snapshot, 0).1;
+        server.is_some() && server != pids(&before, 0).1
     });
-    assert!(exists(scene.daemon(0)), "the daemon stays");
+    assert!(!exists(pids(&before, 0).1.unwrap()));
+    scene.play(0, "");
+    let after = agent.wait("it is well again", |snapshot| ready(snapshot, 0));
+    assert_eq!(pids(&after, 0).0, pids(&before, 0).0, "a fault is the server's");
+    assert_eq!(scene.daemon(0), daemon);
     assert_eq!(pids(&after, 1), pids(&before, 1), "the neighbour is untouched");
-    let _ = faulty;
-    neighbour.close_stdin();
-    neighbour.wait().unwrap();
+    let last_step = |snapshot: &Snapshot| mps(snapshot, 1).unwrap().last_step.clone();
+    assert_eq!(last_step(&after), last_step(&before));
+    let said = neighbour.lines();
+    assert!(said.iter().all(|line| line != "fault"), "{said:?}");
 }
 
 #[test]
@@ -125,7 +131,7 @@ fn m13_a_client_that_is_gone_and_still_listed_is_dropped() {
         mps(snapshot, 0).is_some_and(|gpu| {
             gpu.server
                 .as_ref()
-                .is_some_and(|server| server.clients.len() == 1)
+                .is_some_and(|server| server.known_clients().len() == 1)
         })
     });
     client.signal(Signal::KILL).unwrap();
@@ -134,6 +140,34 @@ fn m13_a_client_that_is_gone_and_still_listed_is_dropped() {
         step.is_some_and(|step| step.step.contains(&format!("drop {listed}")))
     });
     assert!(ready(&snapshot, 0), "nobody else is disturbed");
+}
+
+#[test]
+fn m13_a_server_that_does_not_drop_a_dead_client_is_told_and_replaced_when_nobody_else_is_on_it() {
+    let scene = Scene::new();
+    scene.play(
+        0,
+        "[server]\nkeeps_dead_clients = true\nignores_terminate = true\n",
+    );
+    let agent = scene.start();
+    let (dead, mut alive) = (scene.client(0), scene.client(0));
+    let before = agent.wait("both are seen", |snapshot| listed(snapshot, 0).len() == 2);
+    dead.signal(Signal::KILL).unwrap();
+    let told = agent.wait("it is told", |snapshot| {
+        let warnings = &mps(snapshot, 0).unwrap().warnings;
+        warnings
+            .iter()
+            .any(|warning| warning.what.ends_with(&format!(": {}", dead.pid())))
+    });
+    assert!(ready(&told, 0), "who is alive works on");
+    assert_eq!(pids(&told, 0), pids(&before, 0));
+    alive.close_stdin();
+    alive.wait().unwrap();
+    let after = agent.wait("the server is another", |snapshot| {
+        ready(snapshot, 0) && pids(snapshot, 0).1 != pids(&before, 0).1
+    });
+    assert_eq!(listed(&after, 0), [0; 0]);
+    assert_eq!(pids(&after, 0).0, pids(&before, 0).0, "the daemon stays");
 }
 
 #[test]
@@ -197,7 +231,7 @@ fn one_probe_is_one_process() {
     let scene = Scene::new();
     let agent = scene.start();
     let (before, calls) = (agent.status().unwrap(), scene.mps.uis().unwrap());
-    let probes = |snapshot: &gpushare::status::Snapshot| snapshot.mps.gpus[0].probed_at.unwrap();
+    let probes = |snapshot: &Snapshot| snapshot.mps.gpus[0].probed_at.unwrap();
     let begun = probes(&before);
     agent.wait("five seconds of probes", |snapshot| probes(snapshot) >= begun + 5);
     let made = scene.mps.uis().unwrap() - calls;

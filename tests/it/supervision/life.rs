@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 
+use super::faults::kill;
 use super::scene::{Scene, UUIDS, mps, pids, ready, why};
 use crate::harness::{exists, output};
 
@@ -14,7 +15,7 @@ fn m15_an_agent_that_stops_crashes_or_starts_touches_neither_daemon_nor_client()
         mps(snapshot, 0).is_some_and(|gpu| {
             gpu.server
                 .as_ref()
-                .is_some_and(|server| server.clients.len() == 1)
+                .is_some_and(|server| server.known_clients().len() == 1)
         })
     });
     let daemon = scene.daemon(0);
@@ -28,7 +29,7 @@ fn m15_an_agent_that_stops_crashes_or_starts_touches_neither_daemon_nor_client()
         mps(snapshot, 0).is_some_and(|gpu| {
             gpu.server
                 .as_ref()
-                .is_some_and(|server| server.clients.len() == 1)
+                .is_some_and(|server| server.known_clients().len() == 1)
         })
     });
     assert_eq!(pids(&after, 0), pids(&before, 0));
@@ -67,7 +68,7 @@ fn a_restart_is_refused_while_clients_are_at_work_unless_it_is_forced() {
         mps(snapshot, 0).is_some_and(|gpu| {
             gpu.server
                 .as_ref()
-                .is_some_and(|server| server.clients.len() == 1)
+                .is_some_and(|server| server.known_clients().len() == 1)
         })
     });
     let (code, _, err) = output(scene.node.command(&["mps", "restart", UUIDS[0]]));
@@ -82,4 +83,23 @@ fn a_restart_is_refused_while_clients_are_at_work_unless_it_is_forced() {
     agent.wait("another daemon is verified", |snapshot| {
         ready(snapshot, 0) && pids(snapshot, 0).0 != pids(&before, 0).0
     });
+}
+
+#[test]
+fn a_daemon_that_dies_comes_back_although_the_configuration_has_become_wrong() {
+    let scene = Scene::new();
+    let agent = scene.start();
+    let before = agent.status().unwrap();
+    let wrong = scene.node.path("config.toml");
+    fs_err::write(wrong, "[mps]\ngrace = \"soon\"\n").unwrap();
+    kill(scene.daemon(0), Signal::KILL);
+    let after = agent.wait("another daemon is verified", |snapshot| {
+        ready(snapshot, 0) && pids(snapshot, 0).0 != pids(&before, 0).0
+    });
+    let warnings = &mps(&after, 0).unwrap().warnings;
+    assert!(
+        warnings.iter().any(|warning| warning.what.contains("mps.grace")),
+        "{warnings:?}"
+    );
+    assert!(ready(&after, 1));
 }

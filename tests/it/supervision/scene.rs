@@ -48,6 +48,14 @@ impl Scene {
         self
     }
 
+    /// Another script of this GPU's MPS alone, now; the first one before its daemon starts.
+    pub(super) fn play(&self, gpu: usize, script: &str) {
+        let path = self.node.path("driver").join(format!("{}.toml", UUIDS[gpu]));
+        let fresh = path.with_extension("fresh");
+        fs_err::write(&fresh, script).unwrap();
+        fs_err::rename(fresh, path).unwrap();
+    }
+
     /// The directory that pods of this GPU see.
     pub(super) fn view(&self, gpu: usize) -> PathBuf {
         self.node.path("c").join(UUIDS[gpu])

@@ -1,6 +1,7 @@
 //! How MPS comes up, and what keeps it from doing so.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 use fake_mps::Running;
 use gpushare::status::problems;
@@ -165,12 +166,42 @@ fn mps_that_is_switched_off_is_stopped_and_the_compute_mode_is_what_it_was() {
 }
 
 #[test]
+fn mps_that_is_switched_off_while_it_cannot_start_gives_the_compute_mode_back() {
+    let scene = Scene::new();
+    scene.mps.play("[start]\nexit = 100\n").unwrap();
+    let agent = scene.node.start();
+    agent.wait("the reason is told", |snapshot| {
+        why(snapshot, 0).contains("no device") && why(snapshot, 1).contains("no device")
+    });
+    agent.terminate();
+    let last_modes = || {
+        let text = fs_err::read_to_string(scene.node.path("scenario.toml.state")).unwrap();
+        UUIDS.map(|uuid| {
+            let line = text.lines().rfind(|line| line.contains(uuid));
+            line.and_then(|line| line.rsplit(' ').next().map(str::to_owned))
+        })
+    };
+    let [exclusive, default] = ["3", "0"].map(|mode| [Some(mode.to_owned()), Some(mode.to_owned())]);
+    assert_eq!(last_modes(), exclusive);
+    let off = [
+        "run",
+        "--set",
+        "mps.enabled=false",
+        "--set",
+        "slices.enabled=false",
+    ];
+    let agent = scene.node.start_into(&off, Stdio::null());
+    let restored = wait_for(|| (last_modes() == default).then_some(()));
+    assert!(restored.is_some(), "{:?}\n{}", last_modes(), agent.log());
+}
+
+#[test]
 fn m20_a_directory_that_cannot_be_used_is_a_problem_with_what_to_do() {
     let too_long = format!("\"/{}\"", "d".repeat(90));
     for (key, value, word) in [
         ("mps.dir", &*too_long, "make mps.dir shorter"),
-        // There is no place yet in which the reason could be written down for the agent.
-        ("mps.client_dir", "\"/proc/clients\"", "run `gpushare check`"),
+        ("mps.client_dir", "\"/proc/clients\"", "set mps.client_dir"),
+        // There is no place in which the reason could be written down for the agent.
         ("mps.dir", "\"/proc/daemons\"", "run `gpushare check`"),
     ] {
         let scene = Scene::new().with(key, value);

@@ -50,6 +50,23 @@ fn m12_a_server_that_recovers_when_its_clients_have_gone_is_left_alone() {
 }
 
 #[test]
+fn m12_clients_of_a_faulty_server_that_nobody_could_count_get_their_time_as_well() {
+    let mut stage = Stage::ready();
+    let mut steps = Vec::new();
+    for second in 0..=40 {
+        stage.answers(unread(ServerStatus::Fault));
+        let decision = stage.decide();
+        assert!(why(&decision).contains("cannot be read"), "{decision:?}");
+        steps.extend(decision.step.map(|(step, _)| (second, step)));
+        stage.pass(1);
+    }
+    assert_eq!(
+        steps,
+        [(35, Step::ShutDownServer { server: 200 }), (40, Step::Restart)]
+    );
+}
+
+#[test]
 fn m12_a_server_that_does_not_end_takes_its_daemon_along() {
     let mut stage = Stage::ready();
     let faulty = || report(&[server(200, ServerStatus::Fault, &[])]);
@@ -65,16 +82,21 @@ fn m12_a_server_that_does_not_end_takes_its_daemon_along() {
 #[test]
 fn m11_a_server_that_was_told_to_end_has_not_crashed() {
     let mut stage = Stage::ready();
-    stage.servers_ended = 2;
-    stage.answers(report(&[server(200, ServerStatus::Fault, &[])]));
+    for crash in 1..=2 {
+        stage.server_ends.ended = crash;
+        stage.answers(report(&[active(197 + u32::try_from(crash).unwrap(), &[])]));
+        assert_eq!(stage.decide().state, MpsState::Ready);
+    }
+    stage.server_ends.ended = 2;
+    stage.answers(report(&[server(199, ServerStatus::Fault, &[])]));
     assert_eq!(step(&stage.decide()), None);
     stage.pass(5);
-    stage.answers(report(&[server(200, ServerStatus::Fault, &[])]));
-    assert_eq!(step(&stage.decide()), Some(&Step::ShutDownServer { server: 200 }));
-    stage.servers_ended = 3;
+    stage.answers(report(&[server(199, ServerStatus::Fault, &[])]));
+    assert_eq!(step(&stage.decide()), Some(&Step::ShutDownServer { server: 199 }));
+    stage.server_ends.ended = 3;
     stage.answers(report(&[active(201, &[])]));
     assert_eq!(stage.decide().state, MpsState::Ready);
-    stage.servers_ended = 4;
+    stage.server_ends.ended = 4;
     stage.answers(report(&[active(202, &[])]));
     assert!(why(&stage.decide()).contains("keeps crashing"));
 }

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::PATIENCE;
 use rustix::process::Signal;
 
-use super::scene::{Pids, Scene, clients, installed, is_ready, mps_unit, of, trouble};
+use super::scene::{CONFIG, Pids, Scene, clients, installed, is_ready, mps_unit, of, trouble};
 
 /// `NVML_COMPUTEMODE_EXCLUSIVE_PROCESS` of nvml.h.
 const EXCLUSIVE_PROCESS: u32 = 3;
@@ -40,6 +41,13 @@ fn m01_m03_m12_what_is_killed_or_faulty_is_back_and_verified_and_the_neighbour_n
     assert!(trouble(&status, 0).contains(&client.to_string()), "{status:#}");
     assert!(is_ready(&status, 1));
     scene.wait_pod("podc", "fault");
+    // It does not recover by itself: whoever is left is ended, then the server, and the next one has the fault as well.
+    scene.wait_pod("podc", "error 810");
+    scene.wait("the server is replaced", |status| {
+        let server = &of(status, 0)["server"]["pid"];
+        server.is_number() && *server != third.server
+    });
+    assert!(!scene.runs(third.server));
     scene.play(0, "");
     scene.wait("it is well again", |status| is_ready(status, 0));
     assert_eq!(
@@ -81,4 +89,34 @@ fn m05_a_daemon_that_does_not_answer_is_replaced_and_the_gpu_is_never_open_to_ot
     let modes = scene.compute_modes(0);
     assert!(modes.iter().all(|mode| *mode == EXCLUSIVE_PROCESS), "{modes:?}");
     assert_eq!(scene.node.property(&mps_unit(0), "NRestarts"), "1");
+}
+
+#[test]
+fn a_configuration_that_became_wrong_keeps_mps_neither_down_nor_on_after_its_stop() {
+    let scene = Scene::ready(&installed("wrong"));
+    let before = scene.pids(0);
+    let config = scene.node.path("/etc/gpushare/config.toml");
+    let wrong = format!("{CONFIG}[mps]\n");
+    fs_err::write(&config, wrong).unwrap();
+    assert_eq!(scene.node.run(&["gpushare", "reload"]).code, 78);
+    scene.signal(before.main, Signal::KILL);
+    // `gpushare status` is refused, too.
+    scene.node.wait_until("another one is ready", PATIENCE, || {
+        let [main, state] = ["MainPID", "ActiveState"].map(|name| scene.node.property(&mps_unit(0), name));
+        (main != before.main.to_string() && state == "active").then_some(())
+    });
+    let journal = scene.node.journal(&mps_unit(0));
+    assert!(
+        journal.contains("the configuration that worked last"),
+        "{journal}"
+    );
+    scene.node.succeed(&["systemctl", "stop", &mps_unit(0)]);
+    // The agent starts it again at once.
+    let modes = scene.compute_modes(0);
+    assert!(
+        modes.starts_with(&[EXCLUSIVE_PROCESS, 0]),
+        "ExecStop= puts the mode back: {modes:?}"
+    );
+    fs_err::write(&config, CONFIG).unwrap();
+    scene.wait("it is back", |status| is_ready(status, 0) && is_ready(status, 1));
 }

@@ -1,5 +1,7 @@
 //! What an operator does to MPS.
 
+use e2e::PATIENCE;
+
 use super::scene::{AGENT, Scene, UUIDS, clients, installed, is_ready, mps_unit, of, trouble};
 
 const SWITCHED_OFF: &str =
@@ -90,4 +92,29 @@ fn assert_quit_lasts(scene: &Scene) {
     let said = node.succeed(&["gpushare", "mps", "restart", "0"]);
     assert!(said.contains("runs on"), "{said}");
     scene.wait("it is back", |status| is_ready(status, 0));
+}
+
+#[test]
+fn mps_that_is_switched_off_while_it_cannot_start_gives_the_compute_mode_back() {
+    let script = |gpu: usize| format!("/etc/mps/{}.toml", UUIDS[gpu]);
+    let spec = installed("off")
+        .with_file(&script(0), "[control]\nwedged = true\n", 0o644)
+        .with_file(&script(1), "[start]\nexit = 100\n", 0o644);
+    let scene = Scene::boot(&spec);
+    let node = &scene.node;
+    for (gpu, state) in [(0, "activating"), (1, "failed")] {
+        node.wait_until("EXCLUSIVE_PROCESS, and no daemon", PATIENCE, || {
+            let is_so = node.property(&mps_unit(gpu), "ActiveState") == state;
+            (is_so && scene.compute_modes(gpu) == [3]).then_some(())
+        });
+    }
+    fs_err::write(node.path("/etc/gpushare/config.toml"), SWITCHED_OFF).unwrap();
+    node.succeed(&["systemctl", "restart", AGENT]);
+    for gpu in [0, 1] {
+        node.wait_until("the mode before MPS", PATIENCE, || {
+            (scene.compute_modes(gpu) == [3, 0]).then_some(())
+        });
+        // Nor is it a failed unit for ever.
+        scene.wait_unit(gpu, "inactive");
+    }
 }

@@ -1,0 +1,56 @@
+//! Defaults that are not those of a fresh daemon.
+
+use super::*;
+
+#[test]
+fn m08_a_daemon_whose_clients_cannot_be_counted_is_not_restarted_for_its_defaults() {
+    let mut stage = Stage::new();
+    stage.unit = running(100);
+    let mut limited = unread(ServerStatus::Active);
+    limited.default_thread_percentage = Some(33.0);
+    stage.answers(limited);
+    assert_eq!(step(&stage.decide()), None);
+}
+
+#[test]
+fn m08_a_daemon_with_other_defaults_is_never_ready_and_replaced_while_it_has_no_clients() {
+    for (limited, text) in limited_reports(&[]) {
+        let mut stage = Stage::new();
+        stage.unit = running(100);
+        stage.answers(limited);
+        let decision = stage.decide();
+        assert!(matches!(decision.state, MpsState::Degraded(_)));
+        assert!(why(&decision).contains(text), "{decision:?}");
+        assert_eq!(step(&decision), Some(&Step::Restart));
+    }
+    for (limited, _) in limited_reports(&[300]) {
+        let mut stage = Stage::new();
+        stage.unit = running(100);
+        stage.answers(limited);
+        let decision = stage.decide();
+        assert_eq!(step(&decision), None, "clients are not cut off for it");
+        assert!(matches!(decision.state, MpsState::Degraded(_)));
+    }
+}
+
+#[test]
+fn m08_defaults_that_were_changed_under_a_verified_server_are_set_back() {
+    for (limited, text) in limited_reports(&[300]) {
+        let mut stage = Stage::ready();
+        stage.answers(limited);
+        let decision = stage.decide();
+        assert!(why(&decision).contains(text), "{decision:?}");
+        assert_eq!(step(&decision), Some(&Step::RestoreDefaults));
+        assert_eq!(step(&stage.decide()), None, "not again at once");
+        stage.answers(report(&[active(200, &[300])]));
+        assert_eq!(stage.decide().state, MpsState::Ready);
+    }
+}
+
+/// One whose threads are limited and one whose memory is, with these clients.
+fn limited_reports(clients: &[u32]) -> [(Report, &'static str); 2] {
+    let (mut threads, mut memory) = (report(&[active(200, clients)]), report(&[active(200, clients)]));
+    threads.default_thread_percentage = Some(33.0);
+    memory.default_memory_limit = Some("2G".into());
+    [(threads, "33.0"), (memory, "2G")]
+}
