@@ -109,6 +109,7 @@ impl Servers {
             // A list that cannot be read is not an end.
             if report.lists_all_servers {
                 self.dead = None;
+                self.given_up = None;
                 self.ends.note(None, seen.server_ends, now);
             }
             return;
@@ -262,15 +263,9 @@ impl Servers {
             self.dead = None;
             return ready;
         }
-        let is_left = |dead: &Dead| clients.iter().any(|pid| dead.clients.contains(pid));
-        let mut dead = self
-            .dead
-            .take()
-            .filter(is_left)
-            .unwrap_or_else(|| Dead::since(now));
-        dead.clients.clone_from(&clients);
+        let mut dead = Dead::now(self.dead.take(), &clients, now);
         let (server, are_all) = (server.pid, clients.len() == listed.len());
-        let decision = if now < dead.since + wish.grace {
+        let decision = if now < dead.since + dead.patience(wish) {
             ready
         } else {
             dead.since = now;
@@ -293,12 +288,26 @@ impl Servers {
 }
 
 impl Dead {
-    fn since(now: Duration) -> Self {
-        Self {
+    /// Those that are gone now: another case, where none of them was gone before.
+    fn now(before: Option<Self>, clients: &[u32], now: Duration) -> Self {
+        let is_left = |dead: &Self| clients.iter().any(|pid| dead.clients.contains(pid));
+        let before = before.filter(is_left).unwrap_or(Self {
             clients: Vec::new(),
             since: now,
             told: 0,
             shut_down: false,
+        });
+        Self {
+            clients: clients.to_vec(),
+            ..before
+        }
+    }
+
+    fn patience(&self, wish: Wish) -> Duration {
+        if self.shut_down {
+            wish.grace.max(TREATMENT)
+        } else {
+            wish.grace
         }
     }
 }
