@@ -1,5 +1,6 @@
 //! `gpushare reload`.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,12 @@ use crate::commands::{Failure, load_config, print};
 use crate::status::Snapshot;
 use crate::status::client::{self, ClientError};
 
-/// How long the agent may take: its tasks end within ten seconds, and start within a few.
+/// How long the agent may take: its tasks end within 10.5 s, the spool within three more, and they start within a few.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// How long nobody may listen between two agents of a process: as long as the spool may take to close.
-const BETWEEN: Duration = Duration::from_secs(4);
+/// How long nobody may listen between two agents of a process: the spool may take three seconds to close, and as long to
+/// open.
+const BETWEEN: Duration = Duration::from_secs(10);
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -96,9 +98,19 @@ fn told(change: &Change) -> String {
     let mut text = format!("reloaded: {}\n", change.keys.join(", "));
     if change.ends_mps {
         text += "MPS ends on every GPU, and its clients with it\n";
-    } else if !change.with_mps.is_empty() {
-        text += &change.with_mps.join(", ");
-        text += ": each GPU's MPS keeps the old value until: gpushare mps restart GPU\n";
+        return text;
+    }
+    for (keys, until) in [
+        (&change.with_mps, "gpushare mps restart GPU"),
+        (
+            &change.with_sighup,
+            "systemctl reload 'gpushare-mps@*', which no client notices, or: gpushare mps restart GPU",
+        ),
+    ] {
+        if !keys.is_empty() {
+            let keys = keys.join(", ");
+            let _ = writeln!(text, "{keys}: each GPU's MPS keeps the old value until: {until}");
+        }
     }
     text
 }
@@ -154,6 +166,7 @@ mod tests {
         Change {
             keys: owned(keys),
             with_mps: owned(with_mps),
+            with_sighup: Vec::new(),
             ends_mps: false,
         }
     }
@@ -169,7 +182,15 @@ mod tests {
             text.starts_with("reloaded: mps.grace, mps.multi_user\nmps.multi_user: "),
             "{text}"
         );
-        assert!(text.ends_with("gpushare mps restart GPU\n"), "{text}");
+        assert!(text.ends_with("until: gpushare mps restart GPU\n"), "{text}");
+        let shown = Change {
+            with_sighup: vec!["mps.client_view".into()],
+            ..change(&["mps.client_view"], &[])
+        };
+        assert!(
+            told(&shown)
+                .contains("mps.client_view: each GPU's MPS keeps the old value until: systemctl reload")
+        );
         let off = Change {
             ends_mps: true,
             ..change(&["gpu.enabled"], &[])

@@ -8,8 +8,11 @@ use crate::config::Loaded;
 /// agent that uses the new one would take them for dead.
 const FIXED_WITH_MPS: [&str; 4] = ["mps.backend", "mps.client_dir", "mps.control_binary", "mps.dir"];
 
-/// What `gpushare mps run` reads when it starts.
-const WITH_MPS: [&str; 3] = ["mps.client_view", "mps.exclusive_process", "mps.multi_user"];
+/// What `gpushare mps run` reads when it starts, and not again.
+const WITH_MPS: [&str; 1] = ["mps.multi_user"];
+
+/// What it reads again at SIGHUP.
+const WITH_SIGHUP: [&str; 2] = ["mps.client_view", "mps.exclusive_process"];
 
 /// What is changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,9 @@ pub struct Change {
     pub keys: Vec<String>,
     /// Those of them that take effect with the next start of each MPS daemon.
     pub with_mps: Vec<String>,
+    /// Those of them that take effect with the next start of each MPS daemon, or with a reload of its unit.
+    #[serde(default)]
+    pub with_sighup: Vec<String>,
     /// Whether MPS is switched off by it, and its clients end.
     pub ends_mps: bool,
 }
@@ -50,6 +56,7 @@ pub fn change(used: &Loaded, next: &Loaded) -> Result<Change, Fixed> {
     }
     Ok(Change {
         with_mps: among(&WITH_MPS),
+        with_sighup: among(&WITH_SIGHUP),
         ends_mps: has_mps(used) && !has_mps(next),
         keys,
     })
@@ -86,6 +93,9 @@ mod tests {
         let some = changed(&[], &["mps.multi_user=false", "mps.grace=5s"]).unwrap();
         assert_eq!(some.keys, ["mps.grace", "mps.multi_user"]);
         assert_eq!(some.with_mps, ["mps.multi_user"]);
+        assert_eq!(some.with_sighup, [""; 0]);
+        let some = changed(&[], &["mps.exclusive_process=false"]).unwrap();
+        assert_eq!((some.with_mps.len(), some.with_sighup.len()), (0, 1));
     }
 
     #[test]
@@ -111,7 +121,7 @@ mod tests {
     #[test]
     fn the_keys_that_are_named_here_exist() {
         let known = loaded(&[]).values;
-        for key in FIXED_WITH_MPS.iter().chain(&WITH_MPS) {
+        for key in FIXED_WITH_MPS.iter().chain(&WITH_MPS).chain(&WITH_SIGHUP) {
             assert!(known.has(key), "{key}");
         }
     }
