@@ -40,7 +40,8 @@ mv $saved ${saved%.rpmsave} && systemctl restart $unit"
 # first, and ends soon, tells. Its environment is that of the agent that runs: its unit may set keys there.
 refusal() {
     pid=$(systemctl show --property=MainPID --value "$unit")
-    [ "${pid:-0}" -gt 0 ] || pid=self
+    # Who does not run loses nothing by a start that fails.
+    [ "${pid:-0}" -gt 0 ] || return
     # xargs turns what a command fails with into 123.
     xargs -0 -a "/proc/$pid/environ" sh -c 'env -i "$@" gpushare status 2>&1 >/dev/null; test $? -ne 78' sh
     [ $? -eq 123 ]

@@ -22,8 +22,8 @@ stop_all() {
 $left"
 }
 
-# A unit that had failed has no ExecStop=, and where the configuration is wrong ExecStop= fails: what it has left is put back
-# here, with the configuration that the package documents, which is that of every node that sets no other directory.
+# A unit that had failed has no ExecStop=, and a configuration that never was right makes ExecStop= fail: what is left is put
+# back here, with the configuration that the package documents, which is that of every node that sets no other directory.
 restore_modes() {
     for kept in /run/gpushare/mps/*/gpushare.compute-mode; do
         [ -e "$kept" ] || continue
