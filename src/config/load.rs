@@ -70,13 +70,33 @@ pub fn read(sources: &Sources) -> Result<Loaded, ConfigError> {
     load_with(sources, Path::new(DEFAULT_PATH))
 }
 
+/// Reads what [`Values::as_toml`] has written, in this version or another: keys that this one does not know are passed
+/// over. No file and no environment is looked at.
+///
+/// # Errors
+/// Values that this version refuses.
+pub fn read_kept(text: &str) -> Result<Loaded, ConfigError> {
+    let known = Values::of(&Raw::default());
+    let is_known = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| known.has(key));
+    let kept = Sources {
+        set: text.lines().filter(is_known).map(str::to_owned).collect(),
+        ..Sources::default()
+    };
+    merge(Layer::default(), Vec::new(), &kept)
+}
+
 fn load_with(sources: &Sources, default_path: &Path) -> Result<Loaded, ConfigError> {
-    let shape = Shape::of_config();
     let path = sources.file.as_deref().unwrap_or(default_path);
-    let (file, mut problems) = match file::read(path, sources.file.is_some()) {
+    let (file, problems) = match file::read(path, sources.file.is_some()) {
         Ok(layer) => (layer, Vec::new()),
         Err(problems) => (Layer::default(), problems),
     };
+    merge(file, problems, sources)
+}
+
+/// Puts environment and options over what a file says, and validates.
+fn merge(file: Layer, mut problems: Vec<Problem>, sources: &Sources) -> Result<Loaded, ConfigError> {
+    let shape = Shape::of_config();
     let is_complete = problems.is_empty();
     let environment = Layer::of_environment(&sources.env, &shape, &mut problems);
     let settings = Layer::of_settings(&sources.set, &shape, &mut problems);

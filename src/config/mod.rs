@@ -34,7 +34,7 @@ pub use choice::{
     ClientView, Conflict, Dimension, Group, Injection, Limit, MpsBackend, PodIdentity, SlicePolicy, Target,
 };
 pub use error::{ConfigError, Problem};
-pub use load::{DEFAULT_PATH, Loaded, Sources, load, read};
+pub use load::{DEFAULT_PATH, Loaded, Sources, load, read, read_kept};
 pub use values::Values;
 
 /// Every key with its default and its documentation, as it is installed beside the binary.

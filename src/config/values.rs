@@ -69,6 +69,8 @@ mod tests {
         raw.mps.dir = "/run/a \"quoted\" \\ \u{1}\n\u{fc}".into();
         let text = Values::of(&raw).as_toml(&[""]);
         assert_eq!(toml::from_str::<Raw>(&text).unwrap(), raw, "{text}");
+        let again = crate::config::read_kept(&(text + "mps.of_another_version = 1\n")).unwrap();
+        assert!(again.values.differing(&Values::of(&raw)).is_empty());
         let text = Values::of(&raw).as_toml(&["gpu.enabled", "node.cluster"]);
         assert_eq!(text, "gpu.enabled = true\n", "a key without a value is left out");
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Global;
 use crate::commands::read_config;
-use crate::config::{self, Config, ConfigError, Loaded, Sources};
+use crate::config::{self, Config, ConfigError, Loaded};
 use crate::log::chain;
 use crate::mps::Warning;
 
@@ -106,13 +106,29 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     replaced.inspect_err(|_| drop(fs_err::remove_file(&fresh)))
 }
 
-/// It holds the effective values: environment and `--set` have nothing to add, and may be what is wrong.
-fn kept() -> Option<Loaded> {
-    let kept = Sources {
-        file: Some(file()?),
-        ..Sources::default()
+/// The configuration that worked last. It holds the effective values: environment and `--set` have nothing to add, and may
+/// be what is wrong.
+pub(super) fn kept() -> Option<Loaded> {
+    let path = file()?;
+    match read_kept(&path) {
+        Ok(kept) => kept,
+        Err(error) => {
+            tracing::warn!(
+                error = chain(error.as_ref()),
+                path = %path.display(),
+                "the configuration that worked last cannot be used either"
+            );
+            None
+        }
+    }
+}
+
+fn read_kept(path: &Path) -> Result<Option<Loaded>, Box<dyn std::error::Error>> {
+    let text = match fs_err::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text?,
     };
-    config::read(&kept).ok()
+    Ok(Some(config::read_kept(&text)?))
 }
 
 fn file() -> Option<PathBuf> {

@@ -7,6 +7,7 @@
 //!   gpushare.events          what the daemon's log said, for the agent
 //!   gpushare.quit            keeps it stopped on purpose, until the node boots again
 //!   gpushare.compute-mode    the compute mode that the GPU had before
+//!   gpushare.put-back        lets the next `gpushare mps run` put that back, and do nothing else
 //! <mps.client_dir>/<uuid>/   0755, what pods see of it: hard links of `control` and `log`
 //! ```
 
@@ -98,6 +99,12 @@ impl Directories {
     #[must_use]
     pub fn quit(&self) -> PathBuf {
         self.daemon.join("gpushare.quit")
+    }
+
+    /// Lets the daemon's next process put the compute mode back, and end.
+    #[must_use]
+    pub fn put_back(&self) -> PathBuf {
+        self.daemon.join("gpushare.put-back")
     }
 
     /// The compute mode that the GPU had before MPS.

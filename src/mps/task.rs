@@ -13,6 +13,7 @@ mod job;
 mod queue;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -248,19 +249,37 @@ impl<B: Backend> MpsTask<B> {
             if !is_due || !self.has_ended(uuid).await {
                 continue;
             }
-            self.put_back.insert(uuid.clone(), now + SWEEP);
-            tracing::info!(gpu = %uuid, "letting the compute mode be put back that was there before MPS");
-            if let Err(error) = self.backend.start(uuid).await {
-                tracing::warn!(gpu = %uuid, error = error.what, mend = error.mend, "it cannot be started");
+            if self.put_back.insert(uuid.clone(), now + SWEEP).is_none() {
+                tracing::info!(gpu = %uuid, "letting the compute mode be put back that was there before MPS");
+            }
+            if let Err(error) = self.start_to_put_back(uuid).await {
+                tracing::warn!(gpu = %uuid, error = error.what, mend = error.mend, "the compute mode cannot be put back");
             }
         }
         let tried = self.put_back.keys().filter(|uuid| !left.contains(uuid));
         for uuid in tried.cloned().collect::<Vec<_>>() {
-            // Its exit code is that of a failure: nothing else keeps systemd from starting it again.
-            if self.has_ended(&uuid).await && self.backend.forget(&uuid).await.is_ok() {
+            // Its exit code is that of a failure: nothing else keeps systemd from starting it again. Where systemd has
+            // forgotten it already there is nothing to do.
+            if self.has_ended(&uuid).await {
+                let _ = self.backend.forget(&uuid).await;
                 self.put_back.remove(&uuid);
             }
         }
+    }
+
+    /// Starts the daemon's process, with a mark: it may see another configuration than the agent, which has an environment of
+    /// its own.
+    async fn start_to_put_back(&mut self, uuid: &GpuUuid) -> Result<(), BackendError> {
+        let refused = |error: io::Error| BackendError {
+            what: log::chain(&error),
+            mend: format!("set it yourself: nvidia-smi -i {uuid} -c DEFAULT"),
+        };
+        let directories = Directories::of(&self.settings.mps, uuid);
+        let mark = directories.map_err(io::Error::other).map_err(refused)?.put_back();
+        fs_err::write(&mark, "").map_err(refused)?;
+        let started = self.backend.start(uuid).await;
+        // Nobody else's start is to find it.
+        started.inspect_err(|_| drop(fs_err::remove_file(&mark)))
     }
 
     async fn has_ended(&mut self, uuid: &GpuUuid) -> bool {

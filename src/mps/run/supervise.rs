@@ -99,7 +99,10 @@ impl Supervisor {
         let attention = Attention::new().map_err(RunError::system("hear signals"))?;
         let lock = lock::take(&self.directories.supervisor_lock());
         let _lock = lock.map_err(|error| unavailable(&error, error.mend()))?;
-        if !self.is_on {
+        self.origin.keep();
+        // The agent may be told by its own environment that MPS is off, which its units do not see.
+        let is_to_put_back = fs_err::remove_file(self.directories.put_back()).is_ok();
+        if !self.is_on || is_to_put_back {
             return Err(RunError::Unavailable(self.leave_as_before()));
         }
         // Whoever starts it does not want it to stay stopped any more.
@@ -107,7 +110,6 @@ impl Supervisor {
         let journal = Journal::open(&self.directories.events());
         let pid = std::process::id();
         journal.write(Event::Begun { pid });
-        self.origin.keep();
         journal.settle(About::Configuration, self.origin.wrong.clone());
         captor::look(Path::new(captor::DEFAULT_PIPE_DIR), &journal);
         let prepared = self.prepare(&journal);
@@ -180,8 +182,7 @@ impl Supervisor {
         Ok(Prepared { programs, multi_user })
     }
 
-    /// What can be changed under a daemon that runs, as it is configured now; what it was at the start, where that is
-    /// wrong.
+    /// What can be changed under a daemon that runs, as it is configured now or, where that is wrong, as it was last.
     fn configured_now(&self, journal: &Journal) -> config::Mps {
         match configured::now(&self.global) {
             Ok(now) => {
@@ -191,7 +192,7 @@ impl Supervisor {
             }
             Err(error) => {
                 journal.settle(About::Configuration, Some(configured::warning(&error)));
-                self.mps.clone()
+                configured::kept().map_or_else(|| self.mps.clone(), |kept| kept.config.mps)
             }
         }
     }

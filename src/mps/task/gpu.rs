@@ -33,7 +33,7 @@ const UNIT_HOLDS_AWAY: Duration = Duration::from_secs(1);
 
 /// How long a daemon's process may take to come up (`TimeoutStartSec=` of the unit). One that has said nothing by then may
 /// have had no room to write it down: its probes tell.
-const COMING_UP: Duration = Duration::from_secs(90);
+const COMING_UP: Duration = Duration::from_mins(2);
 
 /// Most warnings of one daemon: each is told once, and a daemon has few.
 const MOST_WARNINGS: usize = 8;

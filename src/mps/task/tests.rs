@@ -239,6 +239,8 @@ async fn where_mps_is_off_a_compute_mode_that_nobody_put_back_is_put_back_by_its
     tokio::time::sleep(Duration::from_secs(50)).await;
     let [stop, start, forget] = ["stop", "start", "forget"].map(|order| format!("{order} {UUID}"));
     assert_eq!(backend.orders(), [&*stop, &start], "not with every look");
+    // Its unit may not know that MPS is off.
+    assert!(root.path().join(UUID).join("gpushare.put-back").exists());
     fs_err::remove_file(kept).unwrap();
     tokio::time::sleep(Duration::from_secs(50)).await;
     assert_eq!(backend.orders(), [stop, start, forget]);

@@ -24,6 +24,10 @@ fn a_configuration_that_became_wrong_keeps_mps_neither_from_coming_back_nor_from
     kill(processes(&scene).0, Signal::KILL);
     run.ended();
     assert_eq!(names(&kept), ["gpushare.config.toml"]);
+    // Another version may know more keys.
+    let file = kept.join("gpushare.config.toml");
+    let text = fs_err::read_to_string(&file).unwrap();
+    fs_err::write(&file, text + "mps.of_another_version = 7\n").unwrap();
 
     // The file and the environment.
     let scene = scene.with("mps.dri", "\"/a/mistake\"");
@@ -69,6 +73,35 @@ fn a_configuration_that_is_corrected_is_warned_of_no_more() {
     fs_err::write(&config, right).unwrap();
     run.signal(Signal::HUP);
     wait_for(|| scene.events().contains(&over).then_some(())).unwrap_or_else(|| panic!("{}", run.log()));
+}
+
+#[test]
+fn sighup_under_a_wrong_configuration_goes_by_the_one_that_worked_last_and_not_by_that_of_the_start() {
+    let mut scene = Scene::new("");
+    let kept = scene.node.path("kept");
+    fs_err::create_dir(&kept).unwrap();
+    scene.node = scene.node.with_env("RUNTIME_DIRECTORY", kept.to_str().unwrap());
+    let scene = scene.with("mps.exclusive_process", "false");
+    let run = scene.start();
+    assert_eq!(mode_calls(&scene), 0);
+    let config = scene.node.path("config.toml");
+    let text = fs_err::read_to_string(&config).unwrap();
+    let exclusive = text.replace("exclusive_process = false", "exclusive_process = true");
+    assert_ne!(exclusive, text);
+    fs_err::write(&config, &exclusive).unwrap();
+    run.signal(Signal::HUP);
+    wait_for(|| (mode_calls(&scene) == 1).then_some(())).unwrap_or_else(|| panic!("{}", run.log()));
+    fs_err::write(&config, "mps.grace = \"soon\"\n").unwrap();
+    // Somebody took the mode away.
+    fs_err::remove_file(scene.node.path("scenario.toml.state")).unwrap();
+    run.signal(Signal::HUP);
+    wait_for(|| (mode_calls(&scene) == 2).then_some(())).unwrap_or_else(|| panic!("{}", run.log()));
+    let before = scene.daemon_dir().join("gpushare.compute-mode");
+    assert_eq!(
+        fs_err::read_to_string(before).unwrap(),
+        "default\n",
+        "nothing is given back"
+    );
 }
 
 #[test]

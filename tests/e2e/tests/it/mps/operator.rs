@@ -108,7 +108,12 @@ fn mps_that_is_switched_off_while_it_cannot_start_gives_the_compute_mode_back() 
             (is_so && scene.compute_modes(gpu) == [3]).then_some(())
         });
     }
-    fs_err::write(node.path("/etc/gpushare/config.toml"), SWITCHED_OFF).unwrap();
+    // By the agent's own unit: those of MPS see the file alone.
+    let drop_in = node.path("/etc/systemd/system/gpushare.service.d/off.conf");
+    fs_err::create_dir_all(drop_in.parent().unwrap()).unwrap();
+    let off = "[Service]\nEnvironment=GPUSHARE__MPS__ENABLED=false GPUSHARE__SLICES__ENABLED=false\n";
+    fs_err::write(drop_in, off).unwrap();
+    node.succeed(&["systemctl", "daemon-reload"]);
     node.succeed(&["systemctl", "restart", AGENT]);
     for gpu in [0, 1] {
         node.wait_until("the mode before MPS", PATIENCE, || {
