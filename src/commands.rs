@@ -94,7 +94,17 @@ pub fn read_config(global: &Global) -> Result<Loaded, ConfigError> {
 
 /// `gpushare status`: once, as JSON, or again every second until interrupted.
 pub fn status(global: &Global, json: bool, watch: bool) -> Result<(), Failure> {
-    let config = load_config(global)?;
+    let config = match load_config(global) {
+        Ok(config) => config,
+        Err(error) => {
+            // An agent goes on with the configuration before, as a rule on the usual socket, and how it is matters now.
+            let usual = config::read_kept("")?.config.status.socket;
+            if let Ok(text) = shown(&usual, json) {
+                let _ = print(&text)?;
+            }
+            return Err(error.into());
+        }
+    };
     let socket = &config.status.socket;
     if !watch {
         let _ = print(&shown(socket, json)?)?;

@@ -161,6 +161,13 @@ fn a_reload_uses_a_good_configuration_and_refuses_a_wrong_one_without_another_pr
     let journal = node.journal(UNIT);
     assert!(journal.contains("publish.interval"), "{journal}");
     assert_eq!(node.property(UNIT, "ActiveState"), "active");
+    let status = node.run(&["gpushare", "status"]);
+    assert_eq!(status.code, 78, "{status:?}");
+    let pid_of_it = format!("pid {pid}");
+    assert!(
+        status.stdout.contains(&pid_of_it) && status.stderr.contains("publish.interval"),
+        "the agent's status and the mistake: {status:?}"
+    );
 
     fs_err::write(&file, CONFIG.replace("\"1s\"", "\"2s\"")).unwrap();
     node.succeed(&["systemctl", "reload", UNIT]);
