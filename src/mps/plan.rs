@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A daemon that is well is never touched: one that was there before the agent is adopted by probing it. A step is never
-//! repeated faster than its back-off. A configuration that no container may start with (`Seen::objection`) changes nothing
-//! about that: it only keeps `Ready` from being said.
+//! repeated faster than its back-off. A configuration that no container may start with (`Seen::objection`) changes nothing about that:
+//! it only keeps `Ready` from being said.
 
 mod pause;
 mod seen;
@@ -60,8 +60,10 @@ pub struct Daemon {
     why_down: Option<Trouble>,
     /// The newest probe that was judged.
     judged: u64,
+    /// Probes without an answer since the last one that had one.
     strikes: u32,
-    /// When the first of the strikes was.
+    /// Those of them, the newest in a row, that the daemon itself has not answered, and when the first of these was.
+    silent: u32,
     silent_since: Duration,
     /// The server with which the daemon was verified last.
     verified: Option<u32>,
@@ -198,8 +200,7 @@ impl Daemon {
                 ..Decision::of(self.coming_up())
             };
         };
-        let is_new = probe.number != self.judged;
-        self.judged = probe.number;
+        let is_new = std::mem::replace(&mut self.judged, probe.number) != probe.number;
         let decision = match &probe.outcome {
             Ok(report) => self.answered(report, wish, seen, is_new, now),
             Err(unanswered) => self.unanswered(unanswered, wish, is_new, now),
@@ -219,6 +220,7 @@ impl Daemon {
         self.pid = Some(pid);
         self.running_since = now;
         self.strikes = 0;
+        self.silent = 0;
         self.verified = None;
         self.servers.forget();
     }
@@ -238,14 +240,11 @@ impl Daemon {
     }
 
     fn unanswered(&mut self, what: &Unanswered, wish: Wish, is_new: bool, now: Duration) -> Decision {
+        if is_new {
+            self.strike(what.blame, now);
+        }
         if what.blame == Blame::Program {
             return Decision::of(MpsState::Down(what.trouble.clone()));
-        }
-        if is_new {
-            if self.strikes == 0 {
-                self.silent_since = now;
-            }
-            self.strikes = self.strikes.saturating_add(1);
         }
         if self.strikes < STRIKES {
             let before = self.state.clone().unwrap_or(MpsState::Starting);
@@ -253,7 +252,7 @@ impl Daemon {
         }
         self.why_down = Some(what.trouble.clone());
         let decision = Decision::of(MpsState::Down(what.trouble.clone()));
-        if what.blame == Blame::Node {
+        if self.silent < STRIKES {
             return decision;
         }
         // Clients talk to the server, not to the daemon: they may be at work while it is silent.
@@ -267,7 +266,23 @@ impl Daemon {
         }
         self.starts.take(now);
         self.strikes = 0;
+        self.silent = 0;
         decision.and(Step::Restart, what.trouble.why.clone())
+    }
+
+    /// Nobody knows how long a daemon has been silent that could not even be asked meanwhile: its silence begins anew.
+    fn strike(&mut self, blame: Blame, now: Duration) {
+        if blame != Blame::Program {
+            self.strikes = self.strikes.saturating_add(1);
+        }
+        if blame != Blame::Daemon {
+            self.silent = 0;
+            return;
+        }
+        if self.silent == 0 {
+            self.silent_since = now;
+        }
+        self.silent = self.silent.saturating_add(1);
     }
 
     fn answered(
@@ -279,6 +294,7 @@ impl Daemon {
         now: Duration,
     ) -> Decision {
         self.strikes = 0;
+        self.silent = 0;
         if is_new {
             self.servers.note(report, seen, now);
         }

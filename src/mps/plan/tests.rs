@@ -102,9 +102,13 @@ impl Stage {
     }
 
     fn is_silent(&mut self) {
+        self.is_unanswered(Blame::Daemon, "it does not answer");
+    }
+
+    fn is_unanswered(&mut self, blame: Blame, why: &str) {
         self.probed(Err(Unanswered {
-            blame: Blame::Daemon,
-            trouble: trouble("it does not answer"),
+            blame,
+            trouble: trouble(why),
         }));
     }
 }
@@ -347,10 +351,7 @@ fn m05_a_node_without_room_for_a_process_is_down_after_three_probes_and_its_daem
     let mut stage = Stage::ready();
     for probe in 1..=5 {
         stage.pass(WISH.grace.as_secs());
-        stage.probed(Err(Unanswered {
-            blame: Blame::Node,
-            trouble: trouble("no room"),
-        }));
+        stage.is_unanswered(Blame::Node, "no room");
         let decision = stage.decide();
         assert_eq!(step(&decision), None);
         assert_eq!(decision.state == MpsState::Ready, probe < STRIKES, "{probe}");
@@ -358,6 +359,29 @@ fn m05_a_node_without_room_for_a_process_is_down_after_three_probes_and_its_daem
     assert_eq!(why(&stage.decide()), "no room");
     stage.answers(report(&[active(200, &[])]));
     assert_eq!(stage.decide().state, MpsState::Ready);
+}
+
+#[test]
+fn m05_what_kept_a_daemon_from_being_asked_is_no_silence_of_its_own() {
+    for blame in [Blame::Node, Blame::Program] {
+        let mut stage = Stage::ready();
+        stage.answers(report(&[active(200, &[300])]));
+        stage.decide();
+        let mut strike = |blame, seconds| {
+            stage.pass(seconds);
+            stage.is_unanswered(blame, "no answer");
+            step(&stage.decide()).cloned()
+        };
+        assert_eq!(strike(Blame::Daemon, 1), None);
+        for _ in 0..4 {
+            assert_eq!(strike(blame, WISH.grace.as_secs()), None);
+        }
+        // What was called last comes back late, and has used up all of its time.
+        for _ in 0..STRIKES {
+            assert_eq!(strike(Blame::Daemon, 1), None, "clients are at work");
+        }
+        assert_eq!(strike(Blame::Daemon, WISH.grace.as_secs()), Some(Step::Restart));
+    }
 }
 
 #[test]
