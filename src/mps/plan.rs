@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A daemon that is well is never touched: one that was there before the agent is adopted by probing it. A step is never
-//! repeated faster than its back-off. A configuration that no container may start with (`Seen::objection`) changes nothing about that:
+//! repeated faster than its back-off, and none that may end somebody's work is taken on an old probe: who has connected
+//! since is not in it. A configuration that no container may start with (`Seen::objection`) changes nothing about that:
 //! it only keeps `Ready` from being said.
 
 mod pause;
@@ -42,6 +43,9 @@ const FAST_FOR: Duration = Duration::from_secs(15);
 
 /// The longest pause between two probes of one that is not `Ready`.
 const SLOWED: Duration = Duration::from_secs(5);
+
+/// The oldest probe on which somebody's work is ended: one is looked at as soon as it is there.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// What is remembered of one GPU's daemon.
 #[derive(Clone, Debug, Default)]
@@ -200,6 +204,22 @@ impl Daemon {
                 ..Decision::of(self.coming_up())
             };
         };
+        let mut after = self.clone();
+        let decision = after.judge(probe, wish, seen, now);
+        let is_fresh = probe.number != self.judged && now.saturating_sub(probe.at) <= FRESH;
+        if !is_fresh && decision.step.as_ref().is_some_and(|(step, _)| step.ends_work()) {
+            // It is due as soon as a new probe says the same.
+            return Decision {
+                step: None,
+                probe_at: Some(now),
+                ..decision
+            };
+        }
+        *self = after;
+        decision
+    }
+
+    fn judge(&mut self, probe: &Probe, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
         let is_new = std::mem::replace(&mut self.judged, probe.number) != probe.number;
         let decision = match &probe.outcome {
             Ok(report) => self.answered(report, wish, seen, is_new, now),

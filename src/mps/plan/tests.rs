@@ -111,6 +111,18 @@ impl Stage {
             trouble: trouble(why),
         }));
     }
+
+    /// A second of the task's: what is decided on the newest report, which is a new one where one is due.
+    fn beat(&mut self, report: Report) -> Decision {
+        self.pass(1);
+        let decision = self.decide();
+        if decision.probe_at.is_none_or(|at| at > self.now) {
+            return decision;
+        }
+        assert_eq!(decision.step, None, "a probe is not due beside a step");
+        self.answers(report);
+        self.decide()
+    }
 }
 
 fn trouble(why: &str) -> Trouble {
@@ -382,6 +394,22 @@ fn m05_what_kept_a_daemon_from_being_asked_is_no_silence_of_its_own() {
         }
         assert_eq!(strike(Blame::Daemon, WISH.grace.as_secs()), Some(Step::Restart));
     }
+}
+
+#[test]
+fn m05_a_daemon_that_may_answer_by_now_is_asked_before_its_clients_are_ended() {
+    let mut stage = Stage::ready();
+    stage.answers(report(&[active(200, &[300])]));
+    stage.decide();
+    for _ in 0..STRIKES {
+        stage.is_silent();
+        stage.decide();
+    }
+    stage.pass(WISH.grace.as_secs());
+    let decision = stage.decide();
+    assert_eq!((step(&decision), decision.probe_at), (None, Some(stage.now)));
+    stage.answers(report(&[active(200, &[300])]));
+    assert_eq!(stage.decide().state, MpsState::Ready);
 }
 
 #[test]

@@ -47,6 +47,23 @@ fn m08_defaults_that_were_changed_under_a_verified_server_are_set_back() {
     }
 }
 
+#[test]
+fn m08_a_daemon_is_not_restarted_on_a_report_in_which_who_has_connected_since_is_not() {
+    let [(alone, _), _] = limited_reports(&[]);
+    let mut stage = Stage::new();
+    stage.unit = running(100);
+    stage.answers(alone);
+    assert_eq!(
+        step(&stage.decide()),
+        Some(&Step::Restart),
+        "which came to nothing"
+    );
+    let [(used, _), _] = limited_reports(&[300]);
+    for _ in 0..30 {
+        assert_eq!(stage.beat(used.clone()).step, None);
+    }
+}
+
 /// One whose threads are limited and one whose memory is, with these clients.
 fn limited_reports(clients: &[u32]) -> [(Report, &'static str); 2] {
     let (mut threads, mut memory) = (report(&[active(200, clients)]), report(&[active(200, clients)]));
