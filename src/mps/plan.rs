@@ -338,7 +338,7 @@ impl Daemon {
     /// become of them; of any other nobody knows with which it was started.
     fn mend_defaults(&mut self, report: &Report, trouble: Trouble, now: Duration) -> Decision {
         let decision = Decision::of(MpsState::Degraded(trouble));
-        let server = report.servers.first().map(|server| server.pid);
+        let server = report.server().map(|server| server.pid);
         let was_verified = server.is_some() && server == self.verified;
         if !self.starts.is_due(now) || self.servers.may_have_clients() && !was_verified {
             return decision;

@@ -105,7 +105,7 @@ impl Servers {
     /// A new report.
     pub(super) fn note(&mut self, report: &Report, seen: &Seen<'_>, now: Duration) {
         self.has_no_clients = report.has_no_clients();
-        let Some(server) = present(report) else {
+        let Some(server) = report.server() else {
             // A list that cannot be read is not an end.
             if report.lists_all_servers {
                 self.dead = None;
@@ -139,7 +139,7 @@ impl Servers {
         is_young: bool,
         now: Duration,
     ) -> Decision {
-        let server = present(report);
+        let server = report.server();
         let faulty = server.filter(|server| server.status == ServerStatus::Fault);
         if self.fault.map(|fault| fault.server) != faulty.map(|server| server.pid) {
             self.fault = None;
@@ -310,14 +310,6 @@ impl Dead {
             wish.grace
         }
     }
-}
-
-/// The server that is not about to go.
-fn present(report: &Report) -> Option<&Server> {
-    report
-        .servers
-        .iter()
-        .find(|server| server.status != ServerStatus::Gone)
 }
 
 fn degraded(trouble: Trouble) -> Decision {
