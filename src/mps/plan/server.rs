@@ -145,7 +145,7 @@ impl Servers {
             self.fault = None;
         }
         if let Some(ends) = self.ends.crash_loop() {
-            return degraded(crash_loop(ends));
+            return degraded(crash_loop(ends, seen.intruders));
         }
         match server {
             None if !report.lists_all_servers => degraded(unlisted(report)),

@@ -278,6 +278,24 @@ fn a_server_that_starts_over_after_a_fault_has_its_time_like_a_new_one() {
 }
 
 #[test]
+fn who_keeps_servers_from_starting_is_named_in_a_crash_loop_as_well() {
+    let mut stage = Stage::ready();
+    stage.intruders = vec![4242];
+    for failure in 1..=3 {
+        stage.pass(1);
+        stage.server_ends.ended = failure;
+        stage.answers(report(&[]));
+        stage.decide();
+    }
+    let decision = stage.decide();
+    assert!(why(&decision).contains("keeps crashing: 3"), "{decision:?}");
+    assert!(
+        why(&decision).contains("process 4242 is on the GPU past MPS"),
+        "{decision:?}"
+    );
+}
+
+#[test]
 fn who_keeps_a_server_from_coming_up_is_named() {
     let mut stage = Stage::ready();
     stage.intruders = vec![4242];
