@@ -23,6 +23,10 @@ const TREATMENT: Duration = Duration::from_secs(5);
 /// So often a server is told to drop its dead clients before more is done.
 const TOLD: u32 = 2;
 
+/// A server may take so long to start, however short `mps.grace` is: clients wait for it, and end with it. CUDA takes tens
+/// of seconds to initialize a large GPU without persistence mode (not measured yet).
+const START_LIMIT: Duration = Duration::from_secs(30);
+
 /// How often the time that a server may take to start is doubled at most.
 const MOST_DOUBLINGS: u32 = 4;
 
@@ -228,7 +232,7 @@ impl Servers {
             self.starting_since = Some(now);
             return decision.and(Step::Restart, "its server neither comes up nor ends");
         }
-        let patience = wish.grace * 2_u32.pow(self.slow_starts.min(MOST_DOUBLINGS));
+        let patience = wish.grace.max(START_LIMIT) * 2_u32.pow(self.slow_starts.min(MOST_DOUBLINGS));
         if waited < patience || !server.known_clients().is_empty() {
             return decision;
         }

@@ -17,6 +17,7 @@ const WISH: Wish = Wish {
 /// One GPU's daemon, and a world around it that a test changes.
 struct Stage {
     daemon: Daemon,
+    wish: Wish,
     now: Duration,
     device: Device,
     refusal: Option<Trouble>,
@@ -36,6 +37,7 @@ impl Stage {
     fn new() -> Self {
         Self {
             daemon: Daemon::default(),
+            wish: WISH,
             now: Duration::from_secs(1000),
             device: Device::Here,
             refusal: None,
@@ -77,7 +79,7 @@ impl Stage {
             has_drifted: self.has_drifted,
             intruders: &self.intruders,
         };
-        self.daemon.decide(WISH, &seen, self.now)
+        self.daemon.decide(self.wish, &seen, self.now)
     }
 
     fn pass(&mut self, seconds: u64) {

@@ -26,8 +26,8 @@ pub(super) fn initializing(pid: u32, waited: Duration, intruders: &[u32]) -> Tro
     let (why, mend) = if intruders.is_empty() {
         (
             so_far,
-            "wait: it is replaced after mps.grace, ever more rarely; with persistence mode (nvidia-persistenced) it \
-             takes less time"
+            "wait: it is replaced after mps.grace, 30 s at least, ever more rarely; with persistence mode \
+             (nvidia-persistenced) it takes less time"
                 .to_owned(),
         )
     } else {

@@ -296,6 +296,16 @@ fn who_keeps_servers_from_starting_is_named_in_a_crash_loop_as_well() {
 }
 
 #[test]
+fn a_short_grace_is_no_limit_on_the_start_of_a_server() {
+    let mut stage = Stage::ready();
+    stage.wish.grace = Duration::from_secs(1);
+    assert_eq!(
+        steps_while_starting(&mut stage, 201, 30),
+        [(30, Step::ShutDownServer { server: 201 })]
+    );
+}
+
+#[test]
 fn who_keeps_a_server_from_coming_up_is_named() {
     let mut stage = Stage::ready();
     stage.intruders = vec![4242];
