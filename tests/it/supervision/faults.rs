@@ -1,5 +1,6 @@
 //! What goes wrong on one GPU, and stays there.
 
+use std::io::Write as _;
 use std::time::Instant;
 
 use gpushare::mps::protocol::{Server, ServerStatus};
@@ -233,6 +234,18 @@ fn m21_a_storm_of_log_lines_wedges_nobody_and_fills_no_disk() {
         "{} bytes of log",
         agent.log().len()
     );
+}
+
+#[test]
+fn what_mps_said_and_nobody_can_read_is_told_in_the_log() {
+    let scene = Scene::new();
+    let agent = scene.start();
+    let mut events = fs_err::OpenOptions::new();
+    let events = events.append(true).open(scene.pipe(0).join("gpushare.events"));
+    events.unwrap().write_all(b"nonsense\n").unwrap();
+    let told = "not all that MPS said since the last look can be read";
+    let is_told = wait_for(|| agent.log().contains(told).then_some(()));
+    assert!(is_told.is_some(), "{}", agent.log());
 }
 
 #[test]
