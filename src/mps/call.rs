@@ -94,7 +94,6 @@ pub fn call(
     limit: Duration,
     abandoned: &Abandoned,
 ) -> Result<Finished, CallError> {
-    let deadline = Instant::now() + limit;
     if abandoned.count() >= MAX_ABANDONED {
         return Err(CallError::Unkillable(abandoned.count()));
     }
@@ -114,7 +113,7 @@ pub fn call(
         abandoned,
     };
     let mut streams = [Stream::new(stdout), Stream::new(stderr)];
-    process.listen(&mut streams, limit, deadline)?;
+    process.listen(&mut streams, limit)?;
     let status = process.reap()?;
     let [stdout, stderr] = streams.map(|stream| stream.read);
     Ok(Finished {
@@ -179,8 +178,10 @@ struct Process<'a> {
 }
 
 impl Process<'_> {
-    /// Reads until the program has ended. It is not reaped yet then.
-    fn listen(&self, streams: &mut [Stream; 2], limit: Duration, deadline: Instant) -> Result<(), CallError> {
+    /// Reads until the program has ended. It is not reaped yet then. The start of a program takes as long as its disk
+    /// does, and is none of its own time.
+    fn listen(&self, streams: &mut [Stream; 2], limit: Duration) -> Result<(), CallError> {
+        let deadline = Instant::now() + limit;
         let ended = self.pidfd().map_err(CallError::Watch)?;
         for stream in streams.iter().filter_map(|stream| stream.end.as_ref()) {
             set_nonblocking(stream).map_err(CallError::Watch)?;

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! A daemon that is well is never touched: one that was there before the agent is adopted by probing it. A step is never
-//! repeated faster than its back-off. A configuration that no container may start with (`Seen::objection`) changes nothing
-//! about that: it only keeps `Ready` from being said.
+//! repeated faster than its back-off, and none that may end somebody's work is taken on an old probe: who has connected
+//! since is not in it. A configuration that no container may start with (`Seen::objection`) changes nothing about that:
+//! it only keeps `Ready` from being said.
 
 mod pause;
 mod seen;
@@ -43,6 +44,9 @@ const FAST_FOR: Duration = Duration::from_secs(15);
 /// The longest pause between two probes of one that is not `Ready`.
 const SLOWED: Duration = Duration::from_secs(5);
 
+/// The oldest probe on which somebody's work is ended: one is looked at as soon as it is there.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// What is remembered of one GPU's daemon.
 #[derive(Clone, Debug, Default)]
 pub struct Daemon {
@@ -60,8 +64,10 @@ pub struct Daemon {
     why_down: Option<Trouble>,
     /// The newest probe that was judged.
     judged: u64,
+    /// Probes without an answer since the last one that had one.
     strikes: u32,
-    /// When the first of the strikes was.
+    /// Those of them, the newest in a row, that the daemon itself has not answered, and when the first of these was.
+    silent: u32,
     silent_since: Duration,
     /// The server with which the daemon was verified last.
     verified: Option<u32>,
@@ -198,8 +204,23 @@ impl Daemon {
                 ..Decision::of(self.coming_up())
             };
         };
-        let is_new = probe.number != self.judged;
-        self.judged = probe.number;
+        let mut after = self.clone();
+        let decision = after.judge(probe, wish, seen, now);
+        let is_fresh = probe.number != self.judged && now.saturating_sub(probe.at) <= FRESH;
+        if !is_fresh && decision.step.as_ref().is_some_and(|(step, _)| step.ends_work()) {
+            // It is due as soon as a new probe says the same.
+            return Decision {
+                step: None,
+                probe_at: Some(now),
+                ..decision
+            };
+        }
+        *self = after;
+        decision
+    }
+
+    fn judge(&mut self, probe: &Probe, wish: Wish, seen: &Seen<'_>, now: Duration) -> Decision {
+        let is_new = std::mem::replace(&mut self.judged, probe.number) != probe.number;
         let decision = match &probe.outcome {
             Ok(report) => self.answered(report, wish, seen, is_new, now),
             Err(unanswered) => self.unanswered(unanswered, wish, is_new, now),
@@ -219,6 +240,7 @@ impl Daemon {
         self.pid = Some(pid);
         self.running_since = now;
         self.strikes = 0;
+        self.silent = 0;
         self.verified = None;
         self.servers.forget();
     }
@@ -238,14 +260,11 @@ impl Daemon {
     }
 
     fn unanswered(&mut self, what: &Unanswered, wish: Wish, is_new: bool, now: Duration) -> Decision {
+        if is_new {
+            self.strike(what.blame, now);
+        }
         if what.blame == Blame::Program {
             return Decision::of(MpsState::Down(what.trouble.clone()));
-        }
-        if is_new {
-            if self.strikes == 0 {
-                self.silent_since = now;
-            }
-            self.strikes = self.strikes.saturating_add(1);
         }
         if self.strikes < STRIKES {
             let before = self.state.clone().unwrap_or(MpsState::Starting);
@@ -253,7 +272,7 @@ impl Daemon {
         }
         self.why_down = Some(what.trouble.clone());
         let decision = Decision::of(MpsState::Down(what.trouble.clone()));
-        if what.blame == Blame::Node {
+        if self.silent < STRIKES {
             return decision;
         }
         // Clients talk to the server, not to the daemon: they may be at work while it is silent.
@@ -267,7 +286,23 @@ impl Daemon {
         }
         self.starts.take(now);
         self.strikes = 0;
+        self.silent = 0;
         decision.and(Step::Restart, what.trouble.why.clone())
+    }
+
+    /// Nobody knows how long a daemon has been silent that could not even be asked meanwhile: its silence begins anew.
+    fn strike(&mut self, blame: Blame, now: Duration) {
+        if blame != Blame::Program {
+            self.strikes = self.strikes.saturating_add(1);
+        }
+        if blame != Blame::Daemon {
+            self.silent = 0;
+            return;
+        }
+        if self.silent == 0 {
+            self.silent_since = now;
+        }
+        self.silent = self.silent.saturating_add(1);
     }
 
     fn answered(
@@ -279,6 +314,7 @@ impl Daemon {
         now: Duration,
     ) -> Decision {
         self.strikes = 0;
+        self.silent = 0;
         if is_new {
             self.servers.note(report, seen, now);
         }
@@ -302,7 +338,7 @@ impl Daemon {
     /// become of them; of any other nobody knows with which it was started.
     fn mend_defaults(&mut self, report: &Report, trouble: Trouble, now: Duration) -> Decision {
         let decision = Decision::of(MpsState::Degraded(trouble));
-        let server = report.servers.first().map(|server| server.pid);
+        let server = report.server().map(|server| server.pid);
         let was_verified = server.is_some() && server == self.verified;
         if !self.starts.is_due(now) || self.servers.may_have_clients() && !was_verified {
             return decision;

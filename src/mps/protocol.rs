@@ -52,6 +52,13 @@ impl Report {
             && self.default_memory_limit.as_deref() == Some("")
     }
 
+    /// The server that counts: one that was gone when it was asked for is only listed.
+    #[must_use]
+    pub fn server(&self) -> Option<&Server> {
+        let is_there = |server: &&Server| server.status != ServerStatus::Gone;
+        self.servers.iter().find(is_there)
+    }
+
     /// The clients of all servers, as far as they are known.
     pub fn clients(&self) -> impl Iterator<Item = &Client> {
         self.servers.iter().flat_map(Server::known_clients)

@@ -23,6 +23,10 @@ const TREATMENT: Duration = Duration::from_secs(5);
 /// So often a server is told to drop its dead clients before more is done.
 const TOLD: u32 = 2;
 
+/// A server may take so long to start, however short `mps.grace` is: clients wait for it, and end with it. CUDA takes tens
+/// of seconds to initialize a large GPU without persistence mode (not measured yet).
+const START_LIMIT: Duration = Duration::from_secs(30);
+
 /// How often the time that a server may take to start is doubled at most.
 const MOST_DOUBLINGS: u32 = 4;
 
@@ -105,7 +109,7 @@ impl Servers {
     /// A new report.
     pub(super) fn note(&mut self, report: &Report, seen: &Seen<'_>, now: Duration) {
         self.has_no_clients = report.has_no_clients();
-        let Some(server) = present(report) else {
+        let Some(server) = report.server() else {
             // A list that cannot be read is not an end.
             if report.lists_all_servers {
                 self.dead = None;
@@ -139,13 +143,13 @@ impl Servers {
         is_young: bool,
         now: Duration,
     ) -> Decision {
-        let server = present(report);
+        let server = report.server();
         let faulty = server.filter(|server| server.status == ServerStatus::Fault);
         if self.fault.map(|fault| fault.server) != faulty.map(|server| server.pid) {
             self.fault = None;
         }
         if let Some(ends) = self.ends.crash_loop() {
-            return degraded(crash_loop(ends));
+            return degraded(crash_loop(ends, seen.intruders));
         }
         match server {
             None if !report.lists_all_servers => degraded(unlisted(report)),
@@ -228,7 +232,7 @@ impl Servers {
             self.starting_since = Some(now);
             return decision.and(Step::Restart, "its server neither comes up nor ends");
         }
-        let patience = wish.grace * 2_u32.pow(self.slow_starts.min(MOST_DOUBLINGS));
+        let patience = wish.grace.max(START_LIMIT) * 2_u32.pow(self.slow_starts.min(MOST_DOUBLINGS));
         if waited < patience || !server.known_clients().is_empty() {
             return decision;
         }
@@ -310,14 +314,6 @@ impl Dead {
             wish.grace
         }
     }
-}
-
-/// The server that is not about to go.
-fn present(report: &Report) -> Option<&Server> {
-    report
-        .servers
-        .iter()
-        .find(|server| server.status != ServerStatus::Gone)
 }
 
 fn degraded(trouble: Trouble) -> Decision {

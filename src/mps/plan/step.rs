@@ -34,6 +34,14 @@ pub enum Step {
 }
 
 impl Step {
+    /// Whether clients that have connected since the report may lose their work by it.
+    pub(super) fn ends_work(&self) -> bool {
+        match self {
+            Self::Stop | Self::Restart | Self::Terminate { .. } | Self::ShutDownServer { .. } => true,
+            Self::Start | Self::Reload | Self::RestoreDefaults | Self::StartServer => false,
+        }
+    }
+
     /// The word for it in the status and in logs.
     #[must_use]
     pub fn words(&self) -> String {

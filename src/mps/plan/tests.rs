@@ -7,6 +7,7 @@ use crate::mps::protocol::{Client, Server, ServerStatus};
 mod defaults;
 mod fault;
 mod servers;
+mod silence;
 
 const WISH: Wish = Wish {
     probe_interval: Duration::from_secs(10),
@@ -17,6 +18,7 @@ const WISH: Wish = Wish {
 /// One GPU's daemon, and a world around it that a test changes.
 struct Stage {
     daemon: Daemon,
+    wish: Wish,
     now: Duration,
     device: Device,
     refusal: Option<Trouble>,
@@ -36,6 +38,7 @@ impl Stage {
     fn new() -> Self {
         Self {
             daemon: Daemon::default(),
+            wish: WISH,
             now: Duration::from_secs(1000),
             device: Device::Here,
             refusal: None,
@@ -77,7 +80,7 @@ impl Stage {
             has_drifted: self.has_drifted,
             intruders: &self.intruders,
         };
-        self.daemon.decide(WISH, &seen, self.now)
+        self.daemon.decide(self.wish, &seen, self.now)
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -102,10 +105,26 @@ impl Stage {
     }
 
     fn is_silent(&mut self) {
+        self.is_unanswered(Blame::Daemon, "it does not answer");
+    }
+
+    fn is_unanswered(&mut self, blame: Blame, why: &str) {
         self.probed(Err(Unanswered {
-            blame: Blame::Daemon,
-            trouble: trouble("it does not answer"),
+            blame,
+            trouble: trouble(why),
         }));
+    }
+
+    /// A second of the task's: what is decided on the newest report, which is a new one where one is due.
+    fn beat(&mut self, report: Report) -> Decision {
+        self.pass(1);
+        let decision = self.decide();
+        if decision.probe_at.is_none_or(|at| at > self.now) {
+            return decision;
+        }
+        assert_eq!(decision.step, None, "a probe is not due beside a step");
+        self.answers(report);
+        self.decide()
     }
 }
 
@@ -274,90 +293,6 @@ fn m01_a_daemon_that_was_killed_is_verified_anew_and_counted() {
         1,
         "the daemon and its server are one restart"
     );
-}
-
-#[test]
-fn m05_three_probes_without_an_answer_are_down_and_one_with_an_answer_is_back() {
-    let mut stage = Stage::ready();
-    for strike in 1..STRIKES {
-        stage.pass(1);
-        stage.is_silent();
-        let decision = stage.decide();
-        assert_eq!(
-            (step(&decision), &decision.state),
-            (None, &MpsState::Ready),
-            "{strike}"
-        );
-        assert_eq!(decision.probe_at, Some(stage.now + FAST));
-        assert_eq!(
-            stage.decide().state,
-            MpsState::Ready,
-            "a probe is judged once: {strike}"
-        );
-    }
-    stage.is_silent();
-    let decision = stage.decide();
-    assert_eq!(
-        (step(&decision), why(&decision)),
-        (Some(&Step::Restart), "it does not answer")
-    );
-    assert_eq!(decision.state, MpsState::Down(trouble("it does not answer")));
-    stage.answers(report(&[active(200, &[])]));
-    assert_eq!(stage.decide().state, MpsState::Ready);
-}
-
-#[test]
-fn m05_a_silent_daemon_with_clients_at_work_is_restarted_after_the_grace() {
-    let mut stage = Stage::ready();
-    stage.answers(report(&[active(200, &[300])]));
-    stage.decide();
-    for _ in 0..STRIKES {
-        stage.pass(1);
-        stage.is_silent();
-        let decision = stage.decide();
-        assert_eq!(step(&decision), None);
-    }
-    assert_eq!(why(&stage.decide()), "it does not answer");
-    stage.pass(WISH.grace.as_secs());
-    stage.is_silent();
-    assert_eq!(step(&stage.decide()), Some(&Step::Restart));
-}
-
-#[test]
-fn m05_clients_that_nobody_could_count_are_waited_for_like_those_that_are_known() {
-    let mut unread_stage = Stage::ready();
-    unread_stage.answers(unread(ServerStatus::Active));
-    unread_stage.decide();
-    let mut never_answered = Stage::new();
-    never_answered.unit = running(100);
-    for stage in [&mut unread_stage, &mut never_answered] {
-        for _ in 0..STRIKES {
-            stage.pass(1);
-            stage.is_silent();
-            assert_eq!(step(&stage.decide()), None);
-        }
-        stage.pass(WISH.grace.as_secs());
-        stage.is_silent();
-        assert_eq!(step(&stage.decide()), Some(&Step::Restart));
-    }
-}
-
-#[test]
-fn m05_a_node_without_room_for_a_process_is_down_after_three_probes_and_its_daemon_is_left_alone() {
-    let mut stage = Stage::ready();
-    for probe in 1..=5 {
-        stage.pass(WISH.grace.as_secs());
-        stage.probed(Err(Unanswered {
-            blame: Blame::Node,
-            trouble: trouble("no room"),
-        }));
-        let decision = stage.decide();
-        assert_eq!(step(&decision), None);
-        assert_eq!(decision.state == MpsState::Ready, probe < STRIKES, "{probe}");
-    }
-    assert_eq!(why(&stage.decide()), "no room");
-    stage.answers(report(&[active(200, &[])]));
-    assert_eq!(stage.decide().state, MpsState::Ready);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use crate::mps::plan::ServerEnds;
 pub(super) struct Counts {
     server_ends: ServerEnds,
     failed_starts: u64,
-    /// Whether the newest daemon has been ready.
-    was_ready: bool,
+    /// Whether the newest start is still neither ready nor known to have failed.
+    is_coming_up: bool,
     /// Whether the newest thing to happen to a server was its end.
     has_just_ended: bool,
     /// Whether what was before the agent is through.
@@ -29,14 +29,22 @@ impl Counts {
                 self.server_ends.ended += 1;
                 self.has_just_ended = true;
             }
-            Event::DaemonStarted { .. } => self.was_ready = false,
-            Event::DaemonReady { .. } => self.was_ready = true,
-            Event::DaemonEnded(ended) => {
-                let was_ready = std::mem::take(&mut self.was_ready);
-                self.failed_starts += u64::from(!was_ready && ended.trouble.is_some());
+            Event::Begun { .. } => {
+                // One that was killed has told of no end.
+                self.has_failed();
+                self.is_coming_up = true;
             }
+            Event::DaemonStarted { .. } => self.is_coming_up = true,
+            Event::NotStarted(_) => self.has_failed(),
+            Event::DaemonEnded(ended) if ended.trouble.is_some() => self.has_failed(),
+            // Without a trouble it was told to end.
+            Event::DaemonReady { .. } | Event::DaemonEnded(_) => self.is_coming_up = false,
             _ => {}
         }
+    }
+
+    fn has_failed(&mut self) {
+        self.failed_starts += u64::from(std::mem::take(&mut self.is_coming_up));
     }
 
     /// The events that were there are through: what was before the agent is none of its account.
@@ -51,7 +59,7 @@ impl Counts {
         self.server_ends
     }
 
-    /// Daemons that ended before they were ready, since the agent started.
+    /// Starts that did not get as far as a daemon that is ready, since the agent started.
     pub(super) fn failed_starts(&self) -> u64 {
         self.failed_starts
     }

@@ -335,7 +335,7 @@ impl Supervised {
     }
 
     fn server(&self) -> Option<&Server> {
-        report_of(self.running(), self.probe.as_ref())?.servers.first()
+        report_of(self.running(), self.probe.as_ref())?.server()
     }
 }
 

@@ -16,10 +16,7 @@ pub(super) fn no_server(intruders: &[u32]) -> Trouble {
             format!("look at: {LOG}; it is tried again by itself"),
         )
     } else {
-        (
-            format!("it has no server: {} on the GPU past MPS", pids_are(intruders)),
-            "end what uses the GPU without MPS".to_owned(),
-        )
+        past_mps("it has no server", intruders)
     };
     Trouble { why, mend }
 }
@@ -29,28 +26,37 @@ pub(super) fn initializing(pid: u32, waited: Duration, intruders: &[u32]) -> Tro
     let (why, mend) = if intruders.is_empty() {
         (
             so_far,
-            "wait: it is replaced after mps.grace, ever more rarely; with persistence mode (nvidia-persistenced) it \
-             takes less time",
+            "wait: it is replaced after mps.grace, 30 s at least, ever more rarely; with persistence mode \
+             (nvidia-persistenced) it takes less time"
+                .to_owned(),
         )
     } else {
-        (
-            format!("{so_far}: {} on the GPU past MPS", pids_are(intruders)),
-            "end what uses the GPU without MPS",
-        )
+        past_mps(&so_far, intruders)
     };
-    Trouble {
-        why,
-        mend: mend.into(),
-    }
+    Trouble { why, mend }
 }
 
-pub(super) fn crash_loop(ends: usize) -> Trouble {
-    Trouble {
-        why: format!("its server keeps crashing: {ends} ends within a minute"),
-        mend: format!(
-            "look at: {LOG}; and dmesg | grep -i nvrm. A new one is started with the next client, or in a minute"
-        ),
-    }
+pub(super) fn crash_loop(ends: usize, intruders: &[u32]) -> Trouble {
+    let so_far = format!("its server keeps crashing: {ends} ends within a minute");
+    let (why, mend) = if intruders.is_empty() {
+        (
+            so_far,
+            format!(
+                "look at: {LOG}; and dmesg | grep -i nvrm. A new one is started with the next client, or in a minute"
+            ),
+        )
+    } else {
+        past_mps(&so_far, intruders)
+    };
+    Trouble { why, mend }
+}
+
+/// A server cannot have a GPU that another process has for itself.
+fn past_mps(so_far: &str, intruders: &[u32]) -> (String, String) {
+    (
+        format!("{so_far}: {} on the GPU past MPS", pids_are(intruders)),
+        "end what uses the GPU without MPS".to_owned(),
+    )
 }
 
 pub(super) fn stubborn(server: u32, clients: &[u32]) -> Warning {

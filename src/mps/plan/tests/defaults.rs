@@ -47,6 +47,42 @@ fn m08_defaults_that_were_changed_under_a_verified_server_are_set_back() {
     }
 }
 
+#[test]
+fn m08_a_server_that_is_gone_and_still_listed_was_not_the_one_that_was_verified() {
+    let [(mut limited, _), _] = limited_reports(&[300]);
+    limited.servers.insert(0, server(199, ServerStatus::Gone, &[]));
+    let mut stage = Stage::ready();
+    stage.answers(limited.clone());
+    assert_eq!(step(&stage.decide()), Some(&Step::RestoreDefaults), "200 was");
+    limited.servers.swap(0, 1);
+    limited.servers[0].status = ServerStatus::Gone;
+    limited.servers[1].status = ServerStatus::Active;
+    stage.pass(2);
+    stage.answers(limited);
+    assert_eq!(
+        step(&stage.decide()),
+        None,
+        "nobody knows with which 199 was started"
+    );
+}
+
+#[test]
+fn m08_a_daemon_is_not_restarted_on_a_report_in_which_who_has_connected_since_is_not() {
+    let [(alone, _), _] = limited_reports(&[]);
+    let mut stage = Stage::new();
+    stage.unit = running(100);
+    stage.answers(alone);
+    assert_eq!(
+        step(&stage.decide()),
+        Some(&Step::Restart),
+        "which came to nothing"
+    );
+    let [(used, _), _] = limited_reports(&[300]);
+    for _ in 0..30 {
+        assert_eq!(stage.beat(used.clone()).step, None);
+    }
+}
+
 /// One whose threads are limited and one whose memory is, with these clients.
 fn limited_reports(clients: &[u32]) -> [(Report, &'static str); 2] {
     let (mut threads, mut memory) = (report(&[active(200, clients)]), report(&[active(200, clients)]));

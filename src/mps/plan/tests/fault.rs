@@ -36,6 +36,19 @@ fn m12_a_fault_names_its_clients_gives_them_time_then_replaces_the_server() {
 }
 
 #[test]
+fn m12_clients_are_terminated_by_a_new_report_alone() {
+    let mut stage = Stage::ready();
+    stage.answers(report(&[server(200, ServerStatus::Fault, &[300])]));
+    stage.decide();
+    stage.pass(WISH.grace.as_secs());
+    let decision = stage.decide();
+    assert_eq!((step(&decision), decision.probe_at), (None, Some(stage.now)));
+    stage.answers(report(&[active(200, &[301])]));
+    let decision = stage.decide();
+    assert_eq!((step(&decision), &decision.state), (None, &MpsState::Ready));
+}
+
+#[test]
 fn m12_a_server_that_recovers_when_its_clients_have_gone_is_left_alone() {
     let mut stage = Stage::ready();
     stage.answers(report(&[server(200, ServerStatus::Fault, &[300])]));

@@ -188,6 +188,26 @@ fn m13_a_server_that_keeps_dead_clients_is_named_and_replaced_once_nobody_else_i
 }
 
 #[test]
+fn m13_who_has_connected_since_the_newest_probe_is_not_shut_down_with_dead_clients() {
+    let mut stage = Stage::ready();
+    stage.gone_clients = BTreeSet::from([300]);
+    let dropped = Step::Terminate {
+        server: 200,
+        clients: vec![300],
+    };
+    for _ in 0..2 {
+        let mut steps = std::iter::repeat_with(|| stage.beat(report(&[active(200, &[300])])).step);
+        let (told, _) = steps.by_ref().take(60).flatten().next().unwrap();
+        assert_eq!(told, dropped);
+    }
+    for _ in 0..WISH.grace.as_secs() - 1 {
+        assert_eq!(stage.beat(report(&[active(200, &[300])])).step, None);
+    }
+    let decision = stage.beat(report(&[active(200, &[300, 301])]));
+    assert_eq!(step(&decision), Some(&dropped), "301 is there by now");
+}
+
+#[test]
 fn m13_clients_that_were_dropped_and_others_that_die_later_are_not_one_case() {
     let mut stage = Stage::ready();
     for pid in 300..310 {
@@ -232,6 +252,7 @@ fn a_server_that_does_not_come_up_is_told_with_who_is_in_the_way_and_replaced() 
         [],
         "it may only be slow"
     );
+    stage.answers(report(&[server(202, ServerStatus::Initializing, &[])]));
     let decision = stage.decide();
     assert!(
         why(&decision).contains("server 202 has been starting for 60 s"),
@@ -254,6 +275,34 @@ fn a_server_that_starts_over_after_a_fault_has_its_time_like_a_new_one() {
     stage.decide();
     stage.pass(3);
     assert_eq!(steps_while_starting(&mut stage, 200, 29), []);
+}
+
+#[test]
+fn who_keeps_servers_from_starting_is_named_in_a_crash_loop_as_well() {
+    let mut stage = Stage::ready();
+    stage.intruders = vec![4242];
+    for failure in 1..=3 {
+        stage.pass(1);
+        stage.server_ends.ended = failure;
+        stage.answers(report(&[]));
+        stage.decide();
+    }
+    let decision = stage.decide();
+    assert!(why(&decision).contains("keeps crashing: 3"), "{decision:?}");
+    assert!(
+        why(&decision).contains("process 4242 is on the GPU past MPS"),
+        "{decision:?}"
+    );
+}
+
+#[test]
+fn a_short_grace_is_no_limit_on_the_start_of_a_server() {
+    let mut stage = Stage::ready();
+    stage.wish.grace = Duration::from_secs(1);
+    assert_eq!(
+        steps_while_starting(&mut stage, 201, 30),
+        [(30, Step::ShutDownServer { server: 201 })]
+    );
 }
 
 #[test]

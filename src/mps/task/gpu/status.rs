@@ -29,14 +29,6 @@ impl Supervised {
         })
     }
 
-    fn unkillable(&self) -> Option<Warning> {
-        let count = self.place.as_ref().ok()?.control.abandoned();
-        (count > 0).then(|| Warning {
-            what: format!("{count} processes of the MPS control program survive SIGKILL"),
-            mend: "the driver hangs: look at dmesg, reboot the node".into(),
-        })
-    }
-
     /// What the status shows; nothing before it was looked at.
     pub(in crate::mps::task) fn status(&self, now: Duration) -> Option<MpsGpu> {
         let (state, since) = self.state.clone()?;
@@ -50,7 +42,8 @@ impl Supervised {
         warnings.extend(self.outsiders());
         warnings.extend(self.is_full());
         warnings.extend(self.daemon.warning());
-        warnings.extend(self.unkillable());
+        let control = self.place.as_ref().map(|place| &place.control);
+        warnings.extend(control.ok().and_then(|control| unkillable(control.abandoned())));
         Some(MpsGpu {
             number: Arc::clone(&self.number),
             uuid: self.uuid.clone(),
@@ -65,5 +58,24 @@ impl Supervised {
             probed_at: self.probed_at,
             warnings,
         })
+    }
+}
+
+fn unkillable(count: u32) -> Option<Warning> {
+    (count > 0).then(|| Warning {
+        what: format!("{count} processes of the MPS control program survive SIGKILL"),
+        mend: "the driver hangs: look at dmesg, reboot the node".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m05_processes_that_survive_sigkill_are_a_warning_while_there_are_some() {
+        let warning = unkillable(2).unwrap();
+        assert!(warning.what.starts_with("2 processes"), "{warning:?}");
+        assert_eq!(unkillable(0), None);
     }
 }

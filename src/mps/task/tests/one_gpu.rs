@@ -239,3 +239,48 @@ fn m07_a_daemon_that_ends_before_it_is_ready_is_a_restart_that_failed() {
         "the next one counts when it has come up"
     );
 }
+
+#[test]
+fn m07_a_start_that_fails_counts_once_whether_it_tells_of_its_end_or_not() {
+    let mut stage = Stage::new();
+    stage.take_in(&a10g());
+    stage.is(Unit::Inactive);
+    let trouble = Trouble {
+        why: "it has not answered".into(),
+        mend: "mend".into(),
+    };
+    let begun = Event::Begun { pid: 90 };
+    let started = Event::DaemonStarted {
+        pid: 100,
+        multi_user: true,
+    };
+    let told_to = Event::DaemonEnded(DaemonEnded {
+        code: None,
+        signal: Some(9),
+        trouble: None,
+    });
+    let silent = [
+        begun.clone(),
+        started.clone(),
+        Event::NotStarted(trouble),
+        told_to.clone(),
+    ];
+    let killed = [begun.clone(), started.clone()];
+    let stopped = [begun.clone(), started.clone(), told_to];
+    let ready = [begun, started, Event::DaemonReady { pid: 100 }];
+    let runs: [(&[Event], u64); 6] = [
+        (&silent, 1),
+        (&killed, 1),
+        (&killed, 2),
+        (&stopped, 3),
+        (&ready, 3),
+        (&ready, 3),
+    ];
+    for (run, restarts) in runs {
+        for event in run {
+            stage.log.append(event.clone()).unwrap();
+        }
+        stage.is(Unit::Starting);
+        assert_eq!(stage.look().restarts, restarts, "{run:?}");
+    }
+}
