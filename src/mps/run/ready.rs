@@ -88,7 +88,7 @@ impl Coming<'_> {
             if let Some(state) = report.as_ref().and_then(settled) {
                 return Ok(Came::Ready(state));
             }
-            server = report.and_then(|report| report.servers.first().map(|server| server.pid));
+            server = report.and_then(|report| report.server().map(|server| server.pid));
             if let Some(words) = self.server_failed() {
                 return Ok(Came::Ready(format!("answers; its server ended: {words}")));
             }
@@ -130,10 +130,7 @@ fn never_answered(error: &ControlError) -> RunError {
 
 /// A line about the server, once nothing more is to come.
 fn settled(report: &Report) -> Option<String> {
-    let server = report
-        .servers
-        .iter()
-        .find(|server| server.status != ServerStatus::Gone)?;
+    let server = report.server()?;
     let pid = server.pid;
     match server.status {
         ServerStatus::Active => Some(format!("answers; server {pid} is active")),
