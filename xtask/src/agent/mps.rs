@@ -125,8 +125,13 @@ pub(crate) fn quit_all(dir: &Path, quit: impl Fn() -> Command) -> anyhow::Result
     }
     let mut running = Vec::new();
     for entry in fs_err::read_dir(dir)? {
+        let entry = entry?;
+        // The agent keeps a file there too: the configuration that worked last.
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
         let mut command = quit();
-        command.arg(entry?.file_name());
+        command.arg(entry.file_name());
         running.push(thread::spawn(move || output_within(&mut command, QUIT_LIMIT)));
     }
     for ended in running {
@@ -216,6 +221,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let none = || Command::new("false");
         quit_all(&dir.path().join("none"), none).unwrap();
+        fs_err::write(dir.path().join("gpushare.config.toml"), "").unwrap();
         quit_all(dir.path(), none).unwrap();
         fs_err::create_dir(dir.path().join("GPU-a")).unwrap();
         quit_all(dir.path(), || Command::new("true")).unwrap();
