@@ -98,7 +98,7 @@ pub fn status(global: &Global, json: bool, watch: bool) -> Result<(), Failure> {
         Ok(config) => config,
         Err(error) => {
             // An agent goes on with the configuration before, as a rule on the usual socket, and how it is matters now.
-            let usual = config::read_kept("")?.config.status.socket;
+            let usual = Config::default().status.socket;
             if let Ok(text) = shown(&usual, json) {
                 let _ = print(&text)?;
             }

@@ -11,6 +11,8 @@
 //! * `ps` prints names that pods choose, so it is asked last: whatever a name pretends to be, it cannot be taken for
 //!   the answer to another question.
 
+#[cfg(test)]
+pub(crate) mod made_up;
 mod reading;
 mod version;
 

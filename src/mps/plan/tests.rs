@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::mps::backend::{BackendError, Ended};
-use crate::mps::protocol::{Client, Server, ServerStatus};
+use crate::mps::protocol::ServerStatus;
+use crate::mps::protocol::made_up::{active, report, server};
 
 mod defaults;
 mod fault;
@@ -145,32 +146,6 @@ fn ended(code: i32) -> Unit {
         code: Some(code),
         result: "exit-code".into(),
     })
-}
-
-fn report(servers: &[Server]) -> Report {
-    Report {
-        servers: servers.to_vec(),
-        lists_all_servers: true,
-        default_thread_percentage: Some(100.0),
-        default_memory_limit: Some(String::new()),
-        not_understood: Vec::new(),
-    }
-}
-
-fn server(pid: u32, status: ServerStatus, clients: &[u32]) -> Server {
-    let client = |pid: &u32| Client {
-        pid: *pid,
-        command: Some("./train".into()),
-    };
-    Server {
-        pid,
-        status,
-        clients: Some(clients.iter().map(client).collect()),
-    }
-}
-
-fn active(pid: u32, clients: &[u32]) -> Server {
-    server(pid, ServerStatus::Active, clients)
 }
 
 fn step(decision: &Decision) -> Option<&Step> {

@@ -87,7 +87,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mps::protocol::{Client, Server, ServerStatus};
+    use crate::mps::protocol::made_up;
 
     const START: Duration = Duration::from_secs(100);
 
@@ -104,21 +104,7 @@ mod tests {
     }
 
     fn report(clients: &[u32]) -> Report {
-        let client = |pid: &u32| Client {
-            pid: *pid,
-            command: None,
-        };
-        Report {
-            servers: vec![Server {
-                pid: 20,
-                status: ServerStatus::Active,
-                clients: Some(clients.iter().map(client).collect()),
-            }],
-            lists_all_servers: true,
-            default_thread_percentage: Some(100.0),
-            default_memory_limit: Some(String::new()),
-            not_understood: Vec::new(),
-        }
+        made_up::report(&[made_up::active(20, clients)])
     }
 
     #[test]

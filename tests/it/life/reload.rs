@@ -7,8 +7,34 @@ use rustix::process::Signal;
 
 use super::scene::{NO_GPUS, ONE_GPU, STOP, assert_adds_up, full_pipe};
 use super::systemd::Systemd;
-use crate::harness::{Ended, Node, output, quoted, wait_for};
+use crate::harness::{Agent, Ended, Node, output, quoted, wait_for};
 use crate::publish::scene::node;
+
+/// An agent under a systemd, whose request to CloudWatch is under way.
+struct Hanging {
+    _fake: FakeCloudWatch,
+    systemd: Systemd,
+    node: Node,
+    agent: Agent,
+}
+
+/// A request under way gets two seconds for its answer when the agent ends: time for a signal or another reload.
+fn hanging() -> Hanging {
+    let fake = FakeCloudWatch::start().unwrap();
+    fake.play([Rule::always(Fate::Hang)]);
+    let node = node(&fake);
+    let systemd = Systemd::on(&node);
+    let node = systemd.supervises(node);
+    let agent = node.start();
+    systemd.wait("READY=1");
+    wait_for(|| (!fake.attempts().is_empty()).then_some(())).expect("a request is under way");
+    Hanging {
+        _fake: fake,
+        systemd,
+        node,
+        agent,
+    }
+}
 
 /// Every sample is in a window that was printed.
 fn assert_nothing_lost(node: &Node, ended: &Ended) {
@@ -128,15 +154,12 @@ fn a_configuration_that_does_not_work_is_given_up_for_the_one_before() {
 
 #[test]
 fn a_signal_during_a_reload_stops_the_agent_in_order() {
-    let fake = FakeCloudWatch::start().unwrap();
-    // The request under way gets two seconds for its answer: time for a signal.
-    fake.play([Rule::always(Fate::Hang)]);
-    let node = node(&fake);
-    let systemd = Systemd::on(&node);
-    let node = systemd.supervises(node);
-    let agent = node.start();
-    systemd.wait("READY=1");
-    wait_for(|| (!fake.attempts().is_empty()).then_some(())).expect("a request is under way");
+    let Hanging {
+        _fake,
+        systemd,
+        node,
+        agent,
+    } = hanging();
     let node = node.with("publish.max_series", "400");
     let mut reload = node.command(&["reload"]).stderr(Stdio::null()).spawn().unwrap();
     systemd.wait("RELOADING=1");
@@ -272,15 +295,12 @@ fn a_task_that_does_not_end_holds_up_no_reload() {
 
 #[test]
 fn a_second_reload_waits_for_the_first_and_is_done_too() {
-    let fake = FakeCloudWatch::start().unwrap();
-    // The request under way gets two seconds for its answer: time for another reload.
-    fake.play([Rule::always(Fate::Hang)]);
-    let node = node(&fake);
-    let systemd = Systemd::on(&node);
-    let node = systemd.supervises(node);
-    let agent = node.start();
-    systemd.wait("READY=1");
-    wait_for(|| (!fake.attempts().is_empty()).then_some(())).expect("a request is under way");
+    let Hanging {
+        _fake,
+        systemd,
+        node,
+        agent,
+    } = hanging();
     let node = node.with("publish.max_series", "400");
     let first = node
         .command(&["reload"])
@@ -305,14 +325,12 @@ fn a_second_reload_waits_for_the_first_and_is_done_too() {
 
 #[test]
 fn an_agent_that_stops_takes_up_nothing() {
-    let fake = FakeCloudWatch::start().unwrap();
-    fake.play([Rule::always(Fate::Hang)]);
-    let node = node(&fake);
-    let systemd = Systemd::on(&node);
-    let node = systemd.supervises(node);
-    let agent = node.start();
-    systemd.wait("READY=1");
-    wait_for(|| (!fake.attempts().is_empty()).then_some(())).expect("a request is under way");
+    let Hanging {
+        _fake,
+        systemd,
+        node,
+        agent,
+    } = hanging();
     agent.signal(Signal::TERM);
     systemd.wait("STOPPING=1");
     let node = node.with("publish.max_series", "400");

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Supervised;
-use crate::mps::backend::Unit;
 use crate::mps::{MpsGpu, Warning};
 
 impl Supervised {
@@ -32,10 +31,6 @@ impl Supervised {
     /// What the status shows; nothing before it was looked at.
     pub(in crate::mps::task) fn status(&self, now: Duration) -> Option<MpsGpu> {
         let (state, since) = self.state.clone()?;
-        let pid = match self.unit {
-            Some(Ok(Unit::Running { pid })) => Some(pid),
-            _ => None,
-        };
         let mut warnings = self.warnings.clone();
         warnings.extend(self.hardware.small_slices.clone());
         warnings.extend(self.queue.warning(now));
@@ -50,7 +45,7 @@ impl Supervised {
             state,
             since,
             last_step: self.last_step.clone(),
-            pid,
+            pid: self.running(),
             server: self.server().cloned(),
             client_limit: self.hardware.client_limit,
             smallest_useful_slices: self.hardware.smallest_useful_slices,

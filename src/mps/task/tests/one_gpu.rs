@@ -9,7 +9,7 @@ use super::*;
 use crate::gpu::{ComputeMode, GpuProcess};
 use crate::mps::events::file::EventLog;
 use crate::mps::events::{DaemonEnded, Event};
-use crate::mps::protocol::{Client, Report, Server, ServerStatus};
+use crate::mps::protocol::made_up::{active, report};
 use crate::mps::{MpsGpu, Trouble};
 
 const GRACE: Duration = Duration::from_secs(30);
@@ -67,24 +67,9 @@ impl Stage {
     }
 
     fn answers(&mut self, clients: &[u32]) {
-        let client = |pid: &u32| Client {
-            pid: *pid,
-            command: None,
-        };
-        let report = Report {
-            servers: vec![Server {
-                pid: 200,
-                status: ServerStatus::Active,
-                clients: Some(clients.iter().map(client).collect()),
-            }],
-            lists_all_servers: true,
-            default_thread_percentage: Some(100.0),
-            default_memory_limit: Some(String::new()),
-            not_understood: Vec::new(),
-        };
         let outcome = Outcome::Probed {
             pid: 100,
-            report: Ok(report),
+            report: Ok(report(&[active(200, clients)])),
             gone_clients: BTreeSet::new(),
         };
         let gpu = UUID.into();
